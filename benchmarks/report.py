@@ -1,0 +1,79 @@
+"""What every benchmark shares: rounds in turn, ratios pair by pair, and a result file that says how it was made."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+Timed = Callable[[], object]
+
+
+def rounds(contenders: dict[str, Timed], num_rounds: int) -> dict[str, list[float]]:
+    """Seconds of each contender in each round. All run in turn, so that a drift of the machine hits all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(num_rounds):
+        for name, run in contenders.items():
+            started = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def ratios(slow: list[float], fast: list[float]) -> dict[str, float]:
+    """Minimum, median and maximum of slow / fast, pair by pair."""
+    paired = [a / b for a, b in zip(slow, fast, strict=True)]
+    return {"min": min(paired), "median": statistics.median(paired), "max": max(paired)}
+
+
+def provenance() -> dict[str, Any]:
+    """Date, command, commit, machine and versions."""
+    names = ("torch", "diffusers", "transformers", "ray", "pillow", "pyarrow")
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "command": " ".join(["python", *sys.argv]),
+        "commit": _commit(),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in names},
+    }
+
+
+def save(path: Path | None, result: dict[str, Any]) -> None:
+    """Write a result with its provenance, where a path is given."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(provenance() | result, indent=2) + "\n", encoding="utf-8")
+        print(f"saved {path}")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )

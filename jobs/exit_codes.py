@@ -1,0 +1,44 @@
+"""What a job's exit code says, and how each error becomes one. Knows nothing of what the job does."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+
+from omnigen_actor.errors import StartupError
+
+OK = 0
+ROWS_FAILED = 1
+NOT_STARTED = 2
+CRASHED = 70  # EX_SOFTWARE: Python's own 1 would look like failed rows
+INTERRUPTED = 130  # 128 + SIGINT
+
+MEANING = """\
+exit codes:
+  0    every row has its image, or no more than --max-failed percent have none
+  1    the run finished, but more rows have no image, or the sum of the rows does not add up
+  2    the run could not start: an option, the manifest, the model or the output; one line says what
+  70   a crash, with its traceback
+  130  interrupted; the same command continues
+"""
+
+
+def exit_code_of(job: Callable[[], int]) -> int:
+    """Run ``job`` and return its exit code, or that of the error it raised."""
+    try:
+        return job()
+    except StartupError as error:
+        say("error: " + " ".join(str(error).split()))
+        return NOT_STARTED
+    except KeyboardInterrupt:
+        say("interrupted: the same command continues where this run stopped")
+        return INTERRUPTED
+    except Exception:
+        traceback.print_exc()
+        return CRASHED
+
+
+def say(text: str) -> None:
+    """One message for a person, on stderr."""
+    print(text, file=sys.stderr, flush=True)

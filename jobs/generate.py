@@ -1,0 +1,56 @@
+"""The main job, ``python -m jobs.generate MANIFEST OUTPUT [options]``: reads argv, shows progress, says what came out.
+
+Knows nothing of how rows become images, and imports neither ray nor torch before the options are right.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from jobs import exit_codes
+from jobs.options import Arguments, parse
+from jobs.progress import Progress, format_summary
+from pipelines.summary import Summary
+
+DESCRIPTION = "Turn the rows of a manifest into images and records. Run it again to continue a run that was cut off."
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the job and return its exit code."""
+    return exit_codes.exit_code_of(lambda: _generate(sys.argv[1:] if argv is None else argv))
+
+
+def _generate(argv: list[str]) -> int:
+    arguments = parse(argv, prog="python -m jobs.generate", description=DESCRIPTION, epilog=exit_codes.MEANING)
+    summary = _run(arguments)
+    _print(format_summary(summary))
+    return verdict(summary, arguments.config.max_failed)
+
+
+def _run(arguments: Arguments) -> Summary:
+    from pipelines.generate import run
+
+    with Progress(sys.stderr, arguments.config.progress_every_s) as progress:
+        return run(
+            arguments.manifest,
+            arguments.output,
+            arguments.config,
+            on_progress=progress.update,
+            on_start=progress.start,
+        )
+
+
+def verdict(summary: Summary, max_failed: float) -> int:
+    """The exit code of a finished run; ``max_failed`` is in percent."""
+    good = summary.adds_up and summary.percent_without_image <= max_failed
+    return exit_codes.OK if good else exit_codes.ROWS_FAILED
+
+
+def _print(text: str) -> None:
+    """Print, whatever the terminal can show: an odd character in a message must not crash a finished run."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

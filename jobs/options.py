@@ -1,0 +1,115 @@
+"""The command line of the main job, derived from RunConfig: a new field there is a new option here.
+
+An option wins over the ``--config`` file, the file over the default. Knows nothing of what the settings do.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from omnigen_actor.errors import ConfigError
+from pipelines.config import RunConfig
+from pipelines.settings import SECTIONS, SETTINGS, Setting, build, nearest, read_yaml, to_yaml
+
+__all__ = ["Arguments", "Parser", "parse", "to_yaml"]
+
+METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arguments:
+    """What the user asked for."""
+
+    manifest: str
+    output: str
+    config: RunConfig
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are ConfigErrors of one line, and name the nearest known option."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **more)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage and leaving."""
+        raise ConfigError(f"{message} (see {self.prog} --help)")
+
+    def parse(self, argv: list[str]) -> argparse.Namespace:
+        """Parse all of ``argv``. Raises ConfigError for an unknown option, a missing value, a surplus argument."""
+        for option in _options_in(argv):
+            if option not in self._option_string_actions:
+                known = nearest(option, self._option_string_actions)
+                raise ConfigError(f"unknown option {option}; the nearest known one is {known}")
+        return self.parse_args(argv)
+
+
+def _options_in(argv: list[str]) -> list[str]:
+    before_separator = argv[: argv.index("--")] if "--" in argv else argv
+    options = (word.split("=")[0] for word in before_separator if word.startswith("-") and word != "-")
+    return [option for option in options if not _is_number(option)]
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def parse(argv: list[str], *, prog: str, description: str = "", epilog: str = "") -> Arguments:
+    """Read a command line. Raises ConfigError that names the option or setting, its value and what it must be."""
+    given = vars(build_parser(prog, description, epilog).parse(argv))
+    manifest, output, config_path = given.pop("manifest"), given.pop("output"), given.pop("config", None)
+    values = read_yaml(config_path) if config_path is not None else {}
+    for path, value in given.items():
+        values[path] = value if isinstance(value, bool) else SETTINGS[path].from_text(value, option_name(path))
+    return Arguments(manifest=manifest, output=output, config=build(values))
+
+
+def build_parser(prog: str, description: str = "", epilog: str = "") -> Parser:
+    """The parser: one option per setting, in one group per section."""
+    parser = Parser(
+        prog=prog,
+        usage="%(prog)s MANIFEST OUTPUT [options]",
+        description=description,
+        epilog=epilog,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("manifest", metavar="MANIFEST", help="rows to generate: .parquet, .jsonl or .csv; path or URI")
+    parser.add_argument("output", metavar="OUTPUT", help="run store: folder or URI; an earlier run there is continued")
+    for section, config in {"": RunConfig, **SECTIONS}.items():
+        group = parser.add_argument_group(section or "run", (config.__doc__ or "").splitlines()[0])
+        for setting in (setting for setting in SETTINGS.values() if setting.section == section):
+            _add(group, setting)
+        if not section:
+            group.add_argument("--config", metavar="FILE", help="YAML file of settings, nested by the groups below")
+    return parser
+
+
+def option_name(path: str) -> str:
+    """The option of a setting: ``generation.steps`` is ``--steps``."""
+    return "--" + SETTINGS[path].name.replace("_", "-")
+
+
+def _add(group: argparse._ArgumentGroup, setting: Setting) -> None:
+    option, text = option_name(setting.path), _help(setting)
+    if setting.kind is bool:
+        group.add_argument(option, dest=setting.path, action=argparse.BooleanOptionalAction, help=text)
+    else:
+        choices = setting.metadata.get("choices")
+        metavar = f"{{{','.join(choices)}}}" if choices else METAVARS[setting.kind]
+        group.add_argument(option, dest=setting.path, metavar=metavar, help=text)
+
+
+def _help(setting: Setting) -> str:
+    doc = str(setting.metadata["help"])
+    shown = doc if setting.default is None else f"{doc} (default: {_shown(setting.default)})"
+    return shown.replace("%", "%%")
+
+
+def _shown(default: object) -> str:
+    return "no" if default is False else "yes" if default is True else str(default)

@@ -1,0 +1,195 @@
+"""OmniGenActor: fetched rows in, records out, one for one; the images are in the store before it answers.
+
+A plain callable from table to table, around any engine. Knows nothing of ray, clusters, manifests or other batches.
+A row never raises: what went wrong with it is in its record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from omnigen_actor import images, store, uri
+from omnigen_actor.errors import ErrorKind, RowError, Stage
+from omnigen_actor.schema import FETCHED, RECORD, Status, table_from_rows
+from omnigen_actor.types import Engine, Failure, Outcome, Request, Result
+
+_log = logging.getLogger(__name__)
+
+_PIXEL_COLUMNS = ("pixels", "pixel_sizes")
+_CARRIED = [name for name in RECORD.names if name in FETCHED.names]
+_PARAMETERS = (  # what a record and a Request have in common
+    "id",
+    "sample",
+    "prompt",
+    "width",
+    "height",
+    "seed",
+    "steps",
+    "guidance_scale",
+    "img_guidance_scale",
+    "negative_prompt",
+)
+_MAX_MESSAGE = 500
+
+Record = dict[str, Any]
+
+
+class OmniGenActor:
+    """One engine and the store that its images go to.
+
+    ``open_engine`` is called once, here, and what it raises is raised here. ``max_input_image_size`` is the limit that
+    the pixels were fitted to. Images are encoded and written by ``write_threads`` threads while the engine goes on.
+    """
+
+    def __init__(
+        self,
+        open_engine: Callable[[], Engine],
+        *,
+        store_root: str,
+        run_id: str,
+        image_format: str = "png",
+        max_input_image_size: int = 1024,
+        write_threads: int = 2,
+    ) -> None:
+        self._store_root = store_root
+        self._run_id = run_id
+        self._image_format = image_format
+        self._max_input_image_size = max_input_image_size
+        self._engine = open_engine()
+        self._writers = ThreadPoolExecutor(write_threads, thread_name_prefix="write-image")
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """FETCHED -> RECORD: one row for one row, in order, the user's columns untouched, no pixels.
+
+        Every image is committed when this returns. Raises nothing for a row.
+        """
+        records = [self._start_record(row) for row in table.select(_CARRIED).to_pylist()]
+        requests = self._requests(records, table)
+        writes: dict[int, Future[Record]] = {}
+        for index, outcome in self._outcomes(requests):
+            if isinstance(outcome, Failure):
+                _fail(records[index], outcome.error)
+            else:
+                writes[index] = self._writers.submit(self._write, outcome)
+        for index, write in writes.items():
+            _finish(records[index], write)
+        return table_from_rows(records, RECORD, table)
+
+    def close(self) -> None:
+        """Free the engine and the threads."""
+        self._writers.shutdown()
+        self._engine.close()
+
+    def _start_record(self, row: Record) -> Record:
+        """A record of a failure, until the image is there: a row that nobody finishes can't pass for a good one."""
+        return row | {
+            "status": Status.FAILED,
+            "model": self._engine.info.name,
+            "model_sha256": self._engine.info.sha256,
+            "generate_seconds": 0.0,
+            "write_seconds": 0.0,
+            "finished_at": datetime.now(UTC),
+            "run_id": self._run_id,
+        }
+
+    def _requests(self, records: Sequence[Record], table: pa.Table) -> dict[int, Request]:
+        """The rows that can be tried, by their place in the table; the others become failures here."""
+        requests = {}
+        for index, record in enumerate(records):
+            if record["error_kind"] is not None:
+                continue
+            try:
+                requests[index] = self._request(record, *(table[name][index].as_py() for name in _PIXEL_COLUMNS))
+            except RowError as error:
+                _fail(record, error)
+            except Exception as error:
+                _fail(record, RowError(ErrorKind.ENGINE_FAILED, Stage.GENERATE, _describe(error)))
+        return requests
+
+    def _request(self, record: Record, pixels: list[bytes], sizes: list[int]) -> Request:
+        return Request(
+            **{name: record[name] for name in _PARAMETERS},
+            images=images.from_pixels(pixels, sizes),
+            max_input_image_size=self._max_input_image_size,
+        )
+
+    def _outcomes(self, requests: dict[int, Request]) -> Iterator[tuple[int, Outcome]]:
+        """Exactly one outcome per request. What an engine that broke off left unfinished is tried once more, alone."""
+        pending = dict(requests)
+        broken = yield from self._try(pending)
+        for index in list(pending) if broken else ():
+            alone = {index: pending.pop(index)}
+            error = yield from self._try(alone)
+            yield from _unfinished(alone, error)
+        yield from _unfinished(pending, None)
+
+    def _try(self, pending: dict[int, Request]) -> Generator[tuple[int, Outcome], None, Exception | None]:
+        """Yield what the engine finishes, and take it out of ``pending``; return what broke the engine, if anything."""
+        places = {id(request): index for index, request in pending.items()}
+        try:
+            for outcome in self._engine.generate(list(pending.values())) if pending else ():
+                index = places.get(id(outcome.request), -1)
+                if pending.pop(index, None) is not None:
+                    yield index, outcome
+        except Exception as error:
+            _log.warning("the engine broke off with %d rows unfinished", len(pending), exc_info=True)
+            return error
+        return None
+
+    def _write(self, result: Result) -> Record:
+        """Encode and commit one image; return the columns that tell of it. Raises RowError (stage write)."""
+        started = time.perf_counter()
+        try:
+            data = images.encode(result.image, self._image_format)
+            key = store.image_key(result.request.id, result.request.sample, images.EXTENSIONS[self._image_format])
+            uri.write_bytes(uri.join(self._store_root, key), data)
+        except Exception as error:
+            raise RowError(ErrorKind.WRITE_FAILED, Stage.WRITE, _describe(error)) from error
+        return {
+            "status": Status.OK,
+            "width": result.image.width,
+            "height": result.image.height,
+            "output_key": key,
+            "format": self._image_format,
+            "num_bytes": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "num_tokens": result.num_tokens,
+            "generate_seconds": result.seconds,
+            "write_seconds": time.perf_counter() - started,
+            "finished_at": datetime.now(UTC),
+        }
+
+
+def _unfinished(requests: dict[int, Request], error: Exception | None) -> Iterator[tuple[int, Outcome]]:
+    message = "the engine gave no outcome for this row" if error is None else _describe(error)
+    for index, request in requests.items():
+        yield index, Failure(request=request, error=RowError(ErrorKind.ENGINE_FAILED, Stage.GENERATE, message))
+
+
+def _finish(record: Record, write: Future[Record]) -> None:
+    try:
+        record.update(write.result())
+    except RowError as error:
+        _fail(record, error)
+
+
+def _fail(record: Record, error: RowError) -> None:
+    record.update(
+        error_kind=error.kind.value,
+        error_stage=error.stage.value,
+        error=error.message,
+        finished_at=datetime.now(UTC),
+    )
+
+
+def _describe(error: Exception) -> str:
+    """Type and message, on one line of bounded length."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:_MAX_MESSAGE]

@@ -1,0 +1,90 @@
+"""Every error that this project raises on purpose. Knows nothing of where they are caught.
+
+OmniGenBatchError
+├── StartupError            the run cannot start: exit code 2 and one line
+│   ├── ConfigError         an option or a configuration file
+│   ├── ManifestError       the manifest as a whole
+│   ├── ModelError          the checkpoint
+│   └── OutputError         the run store
+└── RowError                one row cannot become an image: a record, never a crash
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Stage(StrEnum):
+    """Where a row failed."""
+
+    CHECK = "check"
+    FETCH = "fetch"
+    GENERATE = "generate"
+    WRITE = "write"
+
+
+class ErrorKind(StrEnum):
+    """Why a row failed. A closed list: users group, filter and retry by it."""
+
+    # check: the row itself
+    BAD_ROW = "bad_row"
+    BAD_ID = "bad_id"
+    UNKNOWN_TASK = "unknown_task"
+    BAD_INSTRUCTION = "bad_instruction"
+    BAD_PLACEHOLDERS = "bad_placeholders"
+    BAD_IMAGE_COUNT = "bad_image_count"
+    BAD_URI = "bad_uri"
+    BAD_SIZE = "bad_size"
+    BAD_PARAMETER = "bad_parameter"
+    # fetch: its input images
+    NOT_FOUND = "not_found"
+    FETCH_FAILED = "fetch_failed"
+    EMPTY_FILE = "empty_file"
+    NOT_AN_IMAGE = "not_an_image"
+    TRUNCATED_IMAGE = "truncated_image"
+    IMAGE_TOO_LARGE = "image_too_large"
+    # generate: the engine
+    PROMPT_TOO_LONG = "prompt_too_long"
+    OUT_OF_MEMORY = "out_of_memory"
+    NON_FINITE = "non_finite"
+    ENGINE_FAILED = "engine_failed"
+    # write: the run store
+    WRITE_FAILED = "write_failed"
+
+
+class OmniGenBatchError(Exception):
+    """Base of all errors of this project."""
+
+
+class StartupError(OmniGenBatchError, ValueError):
+    """The run cannot start. The message is one line that names the value and the remedy."""
+
+
+class ConfigError(StartupError):
+    """An option or a configuration file is wrong."""
+
+
+class ManifestError(StartupError):
+    """The manifest as a whole is unusable."""
+
+
+class ModelError(StartupError):
+    """The checkpoint is missing, incomplete or of another kind."""
+
+
+class OutputError(StartupError):
+    """The run store can't be written, or belongs to another run."""
+
+
+class RowError(OmniGenBatchError, ValueError):
+    """One row cannot become an image."""
+
+    def __init__(self, kind: ErrorKind, stage: Stage, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.stage = stage
+        self.message = message
+
+    def __reduce__(self) -> tuple[type[RowError], tuple[ErrorKind, Stage, str]]:
+        """Exceptions pickle by their args, which hold the message alone."""
+        return (RowError, (self.kind, self.stage, self.message))

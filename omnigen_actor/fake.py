@@ -1,0 +1,69 @@
+"""FakeEngine: an engine without weights, so that the whole flow runs in seconds. Knows no torch and no files.
+
+Its picture is a function of (seed, prompt, input pixels, size) alone, as a real engine's is. A prompt that contains
+``[fail]`` becomes a row error, so that flows with failures can be tried out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from PIL import Image
+
+from omnigen_actor.errors import ErrorKind, RowError, Stage
+from omnigen_actor.types import PIXELS_PER_TOKEN, Failure, ModelInfo, Outcome, Request, Result, round_side
+
+FAIL_MARK = "[fail]"
+FAKE_SHA256 = hashlib.sha256(b"omnigen_actor.fake/1").hexdigest()
+"""Stands for the weights; the number changes when the pictures do."""
+
+
+class FakeEngine:
+    """Draws a smooth colour field in place of an image. ``seconds_per_image`` is slept away for each."""
+
+    def __init__(self, *, seconds_per_image: float = 0.0) -> None:
+        self.info = ModelInfo(
+            name="fake", sha256=FAKE_SHA256, device="cpu", dtype="uint8", versions={"numpy": np.__version__}
+        )
+        self._seconds_per_image = seconds_per_image
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Outcome]:
+        """Yield exactly one outcome per request, in order."""
+        for request in requests:
+            started = time.perf_counter()
+            time.sleep(self._seconds_per_image)
+            if FAIL_MARK in request.prompt:
+                yield Failure(request=request, error=_failure(request))
+                continue
+            image = draw(request)
+            num_tokens = image.width * image.height // PIXELS_PER_TOKEN**2
+            yield Result(request=request, image=image, num_tokens=num_tokens, seconds=time.perf_counter() - started)
+
+    def close(self) -> None:
+        """There is nothing to free."""
+
+
+def draw(request: Request) -> Image.Image:
+    """An RGB picture of the request's size, or of its first input image's: 6 × 6 random colours, enlarged smoothly."""
+    width, height = request.width, request.height
+    if width is None or height is None:
+        width, height = request.images[0].size
+    noise = np.random.default_rng(_entropy(request)).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((round_side(width), round_side(height)), Image.Resampling.BICUBIC)
+
+
+def _entropy(request: Request) -> int:
+    digest = hashlib.sha256(f"{request.seed}\0{request.prompt}\0".encode())
+    for image in request.images:
+        digest.update(f"{image.size}\0".encode())
+        digest.update(image.tobytes())
+    return int.from_bytes(digest.digest(), "little")
+
+
+def _failure(request: Request) -> RowError:
+    return RowError(
+        ErrorKind.ENGINE_FAILED, Stage.GENERATE, f"the prompt of {request.id!r} contains {FAIL_MARK}: fails as asked"
+    )

@@ -1,0 +1,64 @@
+"""The layout of a run store: which key holds what. Knows no tables, no schemas and no file contents.
+
+    images/<ab>/<name>-<sample><extension>    ab: the first two hex digits of sha256(id)
+    records/<run>-<digest>.parquet            what became of every row
+    plan/                                     what a run set out to do
+    run.json                                  model, parameters, versions, history of runs
+    summary.json                              the last run's figures
+
+A key is a path relative to the store's root, so a store can be moved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from collections.abc import Iterable
+
+from omnigen_actor import uri
+from omnigen_actor.errors import OutputError
+
+IMAGES = "images"
+RECORDS = "records"
+PLAN = "plan"
+RUN_KEY = "run.json"
+SUMMARY_KEY = "summary.json"
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def image_key(row_id: str, sample: int, extension: str) -> str:
+    """The key of one sample's image; ``extension`` has its dot.
+
+    Different (id, sample) have different keys, and no id can leave the store.
+    """
+    assert sample >= 0, sample
+    shard = hashlib.sha256(row_id.encode()).hexdigest()[:2]
+    return f"{IMAGES}/{shard}/{file_name(row_id)}-{sample}{extension}"
+
+
+def file_name(row_id: str) -> str:
+    """The id itself where every file system takes it as a name, else ``~`` and a digest, which no plain name has."""
+    if _PLAIN_NAME.fullmatch(row_id):
+        return row_id
+    return f"~{hashlib.sha256(row_id.encode()).hexdigest()[:32]}"
+
+
+def records_key(run_id: str, rows: Iterable[tuple[str, int, int]]) -> str:
+    """The key of the records of these (id, sample, attempt): a retried task overwrites its own."""
+    digest = hashlib.sha256()
+    for row_id, sample, attempt in rows:
+        digest.update(f"{len(row_id)}:{row_id}\0{sample}\0{attempt}\0".encode())
+    return f"{RECORDS}/{run_id}-{digest.hexdigest()[:24]}.parquet"
+
+
+def check_writable(root: str) -> None:
+    """Write and remove a probe. Raises OutputError with one line that names the store and the reason."""
+    probe = uri.join(root, f".probe-{uuid.uuid4().hex}")
+    try:
+        uri.write_bytes(probe, b"probe")
+        uri.remove(probe)
+    except Exception as error:  # fsspec's back ends raise what they like
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise OutputError(f"output {uri.redact(root)!r} can't be written: {reason}") from None

@@ -1,0 +1,216 @@
+"""The one place that reads and writes by URI: local paths, file://, s3://, http(s)://, any fsspec scheme.
+
+Knows nothing of images, rows or the store's layout. Names are in `uri_names`, one try of each remote operation is in
+`remote`; here are local files and what holds for all: retries, time bounds, atomic writes, messages without secrets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import random
+import re
+import stat
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
+
+from omnigen_actor import remote
+from omnigen_actor.remote_errors import can_pass, describe, is_not_found
+from omnigen_actor.uri_names import is_local, join, local_path, parent, redact, resolve, scrub
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "UriFailed",
+    "UriNotFound",
+    "UriTooLarge",
+    "exists",
+    "is_local",
+    "join",
+    "list_files",
+    "open_read",
+    "parent",
+    "read_bytes",
+    "redact",
+    "remove",
+    "resolve",
+    "write_bytes",
+]
+
+T = TypeVar("T")
+
+DEFAULT_TIMEOUT_S = 60.0
+DEFAULT_RETRIES = 4
+_OPEN_BUFFER_BYTES = 4 << 20
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
+
+
+class UriNotFound(FileNotFoundError):  # noqa: N818
+    """There is nothing at the URI: HTTP 404 or 410, NoSuchKey, NoSuchBucket, no such file."""
+
+
+class UriTooLarge(ValueError):  # noqa: N818
+    """More bytes than the caller allows."""
+
+
+class UriFailed(OSError):  # noqa: N818
+    """A read or write failed for good. The message is redacted and says what happened, after how many tries."""
+
+
+def read_bytes(
+    uri: str, *, max_bytes: int, timeout_s: float = DEFAULT_TIMEOUT_S, retries: int = DEFAULT_RETRIES
+) -> bytes:
+    """All bytes at `uri`; `timeout_s` bounds all tries together. Reads `max_bytes` + 1 bytes at most.
+
+    Raises UriNotFound, UriTooLarge, UriFailed.
+    """
+    if is_local(uri):
+        data = _local("read", uri, lambda path: _read_local(path, max_bytes))
+    else:
+        data = _retry("read", uri, lambda left_s: remote.read(uri, max_bytes, left_s), timeout_s, retries)
+    if len(data) > max_bytes:
+        raise UriTooLarge(f"{redact(uri)}: more than the {max_bytes} bytes allowed")
+    return data
+
+
+def write_bytes(uri: str, data: bytes, *, timeout_s: float = DEFAULT_TIMEOUT_S, retries: int = DEFAULT_RETRIES) -> None:
+    """Write `data` whole or not at all: a local rename, or one PUT of an object store. Raises UriFailed.
+
+    File systems that are neither (sftp, hdfs) get a plain write. `timeout_s` bounds all tries together.
+    """
+    try:
+        if is_local(uri):
+            _local("write", uri, lambda path: _write_local(path, data))
+        else:
+            _retry("write", uri, lambda left_s: remote.write(uri, data, left_s), timeout_s, retries)
+    except UriNotFound:
+        raise UriFailed(f"cannot write {redact(uri)}: its bucket or folder does not exist") from None
+
+
+def exists(uri: str) -> bool:
+    """Whether there is a file or folder at `uri`, asked of the server each time. Raises UriFailed."""
+    if is_local(uri):
+        return _local("look up", uri, Path.exists)
+    return _retry("look up", uri, lambda left_s: remote.exists(uri, left_s))
+
+
+def list_files(folder: str, *, suffix: str = "") -> list[str]:
+    """Every file below `folder` whose name ends in `suffix`: sorted, named as `join(folder, …)`. [] without a folder.
+
+    Asked of the server each time. A temporary file of a write that was cut off is no file. Raises UriFailed.
+    """
+    try:
+        if is_local(folder):
+            names = _local("list", folder, _list_local)
+        else:
+            names = _retry("list", folder, lambda left_s: remote.list_files(folder, left_s), None)
+    except UriNotFound:
+        return []
+    return sorted(join(folder, name) for name in names if name.endswith(suffix))
+
+
+def open_read(uri: str) -> BinaryIO:
+    """A seekable binary stream of `uri`, for files too large to hold. Retries inside. Raises UriNotFound, UriFailed."""
+    if is_local(uri):
+        return cast("BinaryIO", _local("open", uri, lambda path: path.open("rb")))
+    if remote.has_ranges(uri):
+        size_bytes = _retry("open", uri, lambda left_s: remote.size_bytes(uri, left_s))
+        ranges = remote.RangeReader(size_bytes, lambda start, end: _read_range(uri, start, end))
+        return cast("BinaryIO", io.BufferedReader(ranges, _OPEN_BUFFER_BYTES))
+    return _retry("open", uri, lambda left_s: remote.open_stream(uri, left_s), None)
+
+
+def remove(uri: str) -> None:
+    """Remove the file at `uri`; one that is not there is no error. Raises UriFailed."""
+    with contextlib.suppress(UriNotFound):
+        if is_local(uri):
+            _local("remove", uri, Path.unlink)
+        else:
+            _retry("remove", uri, lambda left_s: remote.remove(uri, left_s))
+
+
+# --- local files ---
+
+
+def _local(action: str, uri: str, operation: Callable[[Path], T]) -> T:
+    try:
+        return operation(local_path(uri))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UriNotFound(f"{uri}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise UriFailed(f"cannot {action} {uri}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _read_local(path: Path, max_bytes: int) -> bytes:
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would block for ever
+        raise OSError("not a regular file")
+    with path.open("rb") as file:
+        return file.read(max_bytes + 1)
+
+
+def _write_local(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.urandom(8).hex()}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _list_local(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    return [
+        (Path(root) / name).relative_to(folder).as_posix()
+        for root, _, names in os.walk(folder, onerror=fail)
+        for name in names
+        if not _TEMPORARY.fullmatch(name)
+    ]
+
+
+# --- retries ---
+
+
+def _retry(
+    action: str,
+    uri: str,
+    operation: Callable[[float | None], T],
+    timeout_s: float | None = DEFAULT_TIMEOUT_S,
+    retries: int = DEFAULT_RETRIES,
+) -> T:
+    """`operation(seconds left)` until it succeeds, cannot, or the tries or the time are used up."""
+    started = time.monotonic()
+    tries = 0
+    while True:
+        tries += 1
+        spent_s = time.monotonic() - started
+        try:
+            return operation(None if timeout_s is None else max(timeout_s - spent_s, 0.001))
+        except Exception as error:  # every file system has errors of its own
+            failure = error
+        if is_not_found(failure):
+            raise UriNotFound(f"{redact(uri)}: not found")
+        pause_s = min(8.0, 0.25 * 2 ** (tries - 1)) * random.uniform(0.5, 1.5)
+        spent_s = time.monotonic() - started
+        is_late = timeout_s is not None and spent_s + pause_s >= timeout_s
+        if tries > retries or is_late or not can_pass(failure):
+            cause = scrub(describe(failure), uri)
+            count = f"{tries} {'try' if tries == 1 else 'tries'}"
+            raise UriFailed(f"cannot {action} {redact(uri)}: {cause} ({count} in {spent_s:.1f} s)")
+        time.sleep(pause_s)
+
+
+def _read_range(uri: str, start: int, end: int) -> bytes:
+    return _retry("read", uri, lambda left_s: remote.read_range(uri, start, end, left_s))

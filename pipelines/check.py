@@ -1,0 +1,109 @@
+"""A manifest table -> a planned table: every sample its own row, every fault an error column, every user column kept.
+
+Pure functions. Knows no files, no rules for a row (they are in ``rows``) and no record of earlier runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from omnigen_actor import schema
+from pipelines import values
+from pipelines.config import GenerationConfig
+from pipelines.rows import Cells, PlannedRow, check_row
+
+_LINE_ERROR = schema.LINE_ERROR.name
+
+
+class Checked(NamedTuple):
+    """Planned rows, and for each the index of the manifest row, within its table, that asked for it."""
+
+    table: pa.Table
+    row_index: npt.NDArray[np.int64]
+
+
+def check_table(table: pa.Table, generation: GenerationConfig, base_folder: str) -> pa.Table:
+    """All planned rows of a manifest table: schema PLAN, then the user's columns. Never raises for a row."""
+    return pa.concat_tables(part.table for part in check_parts(table, generation, base_folder))
+
+
+def check_parts(
+    table: pa.Table, generation: GenerationConfig, base_folder: str, rows_per_part: int = 16_384
+) -> Iterator[Checked]:
+    """The same in parts of about ``rows_per_part`` planned rows, at least one; no manifest row is split over two."""
+    users = _user_columns(table)
+    planned: list[PlannedRow] = []
+    row_index: list[int] = []
+    for index, cells in enumerate(_own_cells(table)):
+        samples = check_row(cells, generation, base_folder)
+        planned.extend(samples)
+        row_index.extend([index] * len(samples))
+        if len(planned) >= rows_per_part:
+            yield _part(planned, row_index, users)
+            planned, row_index = [], []
+    if planned or not table.num_rows:
+        yield _part(planned, row_index, users)
+
+
+def is_planned(table_schema: pa.Schema) -> bool:
+    """Whether a table has been checked already."""
+    return set(schema.PLAN.names) <= set(table_schema.names)
+
+
+def planned_schema(manifest_schema: pa.Schema) -> pa.Schema:
+    """The schema that ``check_table`` gives for a manifest of that schema."""
+    return schema.with_user_fields(schema.PLAN, _user_columns(manifest_schema.empty_table()).schema)
+
+
+def _own_cells(table: pa.Table) -> Iterator[Cells]:
+    """The cells of each row under the names that a manifest may bring; for a doubled name the first column counts."""
+    positions = {name: table.schema.names.index(name) for name in _manifest_names(table.schema)}
+    columns = [values.read_column(table, position) for position in positions.values()]
+    for index in range(table.num_rows):
+        yield {name: column[index] for name, column in zip(positions, columns, strict=True)}
+
+
+def _manifest_names(table_schema: pa.Schema) -> list[str]:
+    names = [name for name in schema.MANIFEST.names if name in table_schema.names]
+    return [*names, _LINE_ERROR] if schema.LINE_ERROR in list(table_schema) else names
+
+
+def _user_columns(table: pa.Table) -> pa.Table:
+    """The columns that are the user's own; one whose name this project owns becomes ``manifest_<name>``."""
+    owned = {table.schema.names.index(name) for name in _manifest_names(table.schema)}
+    taken = set(table.schema.names) | schema.OWNED_COLUMNS
+    columns, fields = [], []
+    for position, user_field in enumerate(table.schema):
+        if position in owned:
+            continue
+        name = user_field.name
+        while name in (taken if name != user_field.name else schema.OWNED_COLUMNS):
+            name = f"manifest_{name}"
+        taken.add(name)
+        fields.append(user_field.with_name(name))
+        columns.append(table.column(position))
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
+
+
+def _part(planned: list[PlannedRow], row_index: list[int], users: pa.Table) -> Checked:
+    columns = zip(*planned, strict=True) if planned else ([] for _ in schema.PLAN)
+    arrays = [pa.array(column, own.type) for column, own in zip(columns, schema.PLAN, strict=True)]
+    table = pa.Table.from_arrays(arrays, schema=schema.PLAN)
+    indices = np.asarray(row_index, dtype=np.int64)
+    for user_field, column in zip(users.schema, _taken(users, indices), strict=True):
+        table = table.append_column(user_field, column)
+    return Checked(table, indices)
+
+
+def _taken(users: pa.Table, indices: npt.NDArray[np.int64]) -> list[pa.ChunkedArray]:
+    if not len(indices) or not users.num_columns:
+        return list(users.slice(0, 0).columns)
+    first, num_rows = int(indices[0]), len(indices)
+    if indices[-1] - first + 1 == num_rows:  # one sample each: no copy
+        return list(users.slice(first, num_rows).columns)
+    return list(users.take(indices).columns)

@@ -1,0 +1,185 @@
+"""The Ray cluster of a run: join or start one, and say how many actors fit. Knows no data, no rows and no models."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from omnigen_actor.errors import ConfigError, StartupError
+from pipelines.config import WorkerConfig
+
+SPARE_CPUS = 1
+"""CPUs that no actor may hold: reading, fetching and writing records run there, and without them nothing moves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSize:
+    """What the actors take from the cluster, and the device that their engines run on."""
+
+    num_actors: int
+    gpus_per_actor: float
+    cpus_per_actor: float
+    device: str
+
+
+def size_pool(workers: WorkerConfig, resources: Mapping[str, float]) -> PoolSize:
+    """The pool for these settings in a cluster with these resources (keys ``CPU`` and ``GPU``).
+
+    GPU actors hold no CPU and CPU actors one each, so that on a full cluster the CPU stages still run. Raises
+    ConfigError that says what is missing and what to change.
+    """
+    num_cpus, num_gpus = resources.get("CPU", 0), resources.get("GPU", 0)
+    if num_cpus < SPARE_CPUS:
+        raise ConfigError(f"the cluster offers {num_cpus:g} CPUs; reading and fetching need {SPARE_CPUS}: add a node")
+    gpus_per_actor = _gpus_per_actor(workers, num_gpus)
+    if gpus_per_actor:
+        return _gpu_pool(workers, gpus_per_actor, num_gpus)
+    return _cpu_pool(workers, num_cpus)
+
+
+def _gpus_per_actor(workers: WorkerConfig, num_gpus: float) -> float:
+    if workers.gpus_per_actor is not None:
+        return workers.gpus_per_actor
+    if workers.device == "auto":
+        return 1 if num_gpus else 0
+    return 1 if workers.device == "cuda" else 0
+
+
+def _gpu_pool(workers: WorkerConfig, gpus_per_actor: float, num_gpus: float) -> PoolSize:
+    num_fitting = int(num_gpus / gpus_per_actor + 1e-9)
+    num_actors = workers.num_actors or num_fitting
+    if not 1 <= num_actors <= num_fitting:
+        raise ConfigError(
+            f"{max(num_actors, 1)} actors with gpus_per_actor={gpus_per_actor:g} need "
+            f"{max(num_actors, 1) * gpus_per_actor:g} GPUs and the cluster offers {num_gpus:g}: "
+            f"add GPUs, or set num_actors to {num_fitting} or less"
+            if num_fitting
+            else f"gpus_per_actor={gpus_per_actor:g} and the cluster offers {num_gpus:g} GPUs: "
+            "add GPUs, or run with device cpu and gpus_per_actor 0"
+        )
+    device = "cuda" if workers.device == "auto" else workers.device
+    return PoolSize(num_actors=num_actors, gpus_per_actor=gpus_per_actor, cpus_per_actor=0, device=device)
+
+
+def _cpu_pool(workers: WorkerConfig, num_cpus: float) -> PoolSize:
+    num_actors = workers.num_actors or 1
+    device = "cpu" if workers.device == "auto" else workers.device
+    if num_actors == 1 and num_cpus < 1 + SPARE_CPUS:
+        return PoolSize(num_actors=1, gpus_per_actor=0, cpus_per_actor=0, device=device)
+    num_fitting = int(num_cpus) - SPARE_CPUS
+    if num_actors > num_fitting:
+        raise ConfigError(
+            f"num_actors={num_actors} on CPUs needs {num_actors + SPARE_CPUS} CPUs, one for the other stages, and the "
+            f"cluster offers {num_cpus:g}: add CPUs, or set num_actors to {max(num_fitting, 1)} or less"
+        )
+    return PoolSize(num_actors=num_actors, gpus_per_actor=0, cpus_per_actor=1, device=device)
+
+
+def pool_of_this_cluster(workers: WorkerConfig) -> PoolSize:
+    """The pool for the cluster that this process is in. Raises ConfigError."""
+    import ray
+
+    return size_pool(workers, ray.cluster_resources())
+
+
+@contextmanager
+def joined(address: str | None, workers: WorkerConfig) -> Iterator[None]:
+    """Be in a Ray cluster: the one this process is in, else that of ``address`` or RAY_ADDRESS, else a local one.
+
+    What this starts or joins is left at the end. Raises StartupError when the cluster does not answer.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    _join(address or os.environ.get("RAY_ADDRESS") or "local", workers)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _join(address: str, workers: WorkerConfig) -> None:
+    import ray
+
+    own = {"num_cpus": _num_cpus(workers), "include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise StartupError(f"no Ray cluster at {address!r}: {reason}; start it, or leave ray_address out") from None
+
+
+def _num_cpus(workers: WorkerConfig) -> int | None:
+    """CPU slots of a local cluster. They only count, so a small machine may have one for each of what must run at once;
+    None leaves the number to Ray, which knows the limits of containers.
+    """
+    least = (workers.num_actors or 1) + SPARE_CPUS
+    return least if least > (os.cpu_count() or 1) else None
+
+
+@contextmanager
+def settings_of_a_run(workers: WorkerConfig) -> Iterator[None]:
+    """Ray Data as a run wants it, until the end: quiet, and failing instead of dropping rows or waiting for ever.
+
+    Raises ConfigError when the pool does not fit the cluster, StartupError when no actor can open its engine.
+    """
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    own = {
+        "enable_progress_bars": False,
+        "print_on_execution_start": False,
+        "max_errored_blocks": 0,
+        "max_consecutive_actor_init_deaths": 3,
+        "execution_no_progress_timeout_s": _no_progress_timeout_s(workers),
+    }
+    before = {name: getattr(context, name) for name in own}
+    _apply(context, own)
+    try:
+        with _quiet_console(), _engine_failures():
+            yield
+    finally:
+        _apply(context, before)
+
+
+def _no_progress_timeout_s(workers: WorkerConfig) -> float:
+    """Seconds without any block that mean a hang. On a CPU one row may take hours: no limit, -1 to Ray."""
+    uses_gpus = pool_of_this_cluster(workers).gpus_per_actor > 0
+    return max(900.0, 60.0 * workers.batch_size) if uses_gpus else -1
+
+
+def _apply(context: object, values: Mapping[str, object]) -> None:
+    for name, value in values.items():
+        setattr(context, name, value)
+
+
+@contextmanager
+def _quiet_console() -> Iterator[None]:
+    """Keep Ray Data's warnings and tracebacks in its log file: what a user needs to know is raised."""
+    consoles = [handler for handler in logging.getLogger("ray.data").handlers if handler.name == "console"]
+    levels = [handler.level for handler in consoles]
+    try:
+        for handler in consoles:
+            handler.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for handler, level in zip(consoles, levels, strict=True):
+            handler.setLevel(level)
+
+
+@contextmanager
+def _engine_failures() -> Iterator[None]:
+    """Raise a StartupError of one line in place of Ray's report that actors could not be constructed."""
+    from ray.exceptions import ActorDiedError
+
+    try:
+        yield
+    except ActorDiedError as error:
+        lines = str(error).strip().splitlines()
+        reason = lines[-1] if "creation task" in lines[0] else lines[0]
+        raise StartupError(f"no actor could open its engine: {reason}; see device, dtype and gpus_per_actor") from None

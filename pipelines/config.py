@@ -1,0 +1,151 @@
+"""RunConfig: every setting of a run, each default in one place. Knows no argv and no files; the options derive from it.
+
+A value outside its documented range raises ConfigError at construction, wherever it came from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from omnigen_actor.errors import ConfigError
+from omnigen_actor.types import MAX_SEED, MAX_SIDE
+
+
+def option(default: Any, doc: str, **limits: Any) -> Any:
+    """A field with its one-line documentation, which is also the option's help, and its limits (see ``complaint``)."""
+    return field(default=default, metadata={"help": doc, **limits})
+
+
+def complaint(value: object, limits: Mapping[str, Any]) -> str | None:
+    """What ``value`` must be and is not, or None.
+
+    Limits: ``choices`` (a tuple), ``at_least``, ``at_most``, ``above``. Numbers must be finite, text not empty.
+    """
+    choices = limits.get("choices")
+    if choices and value not in choices:
+        return f"must be one of {', '.join(choices)}"
+    if value == "":
+        return "must not be empty"
+    if isinstance(value, int | float) and not _within(value, limits):
+        return f"must be {_range(limits)}"
+    return None
+
+
+def _within(value: float, limits: Mapping[str, Any]) -> bool:
+    return (
+        math.isfinite(value)
+        and value >= limits.get("at_least", -math.inf)
+        and value <= limits.get("at_most", math.inf)
+        and value > limits.get("above", -math.inf)
+    )
+
+
+def _range(limits: Mapping[str, Any]) -> str:
+    low, high, above = limits.get("at_least"), limits.get("at_most"), limits.get("above")
+    if above is not None:
+        return f"finite and greater than {above}"
+    if low is None:
+        return "finite"
+    return f"finite and {low} or greater" if high is None else f"between {low} and {high}"
+
+
+class _Checked:
+    """Base of the sections: no value outside its limits."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
+            value = getattr(self, entry.name)
+            problem = None if value is None else complaint(value, entry.metadata)
+            if problem:
+                raise ConfigError(f"{entry.name}={value!r}: {problem}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationConfig(_Checked):
+    """Defaults of a row: what the manifest does not say. A row's own value wins; guidance falls back to the task's."""
+
+    width: int = option(1024, "output width in pixels, rounded down to a multiple of 16", at_least=1, at_most=MAX_SIDE)
+    height: int = option(
+        1024, "output height in pixels, rounded down to a multiple of 16", at_least=1, at_most=MAX_SIDE
+    )
+    steps: int = option(50, "denoising steps", at_least=1, at_most=1000)
+    guidance_scale: float | None = option(None, "text guidance; default: the task's own", at_least=0)
+    img_guidance_scale: float | None = option(None, "image guidance; default: the task's own", at_least=0)
+    max_input_image_size: int = option(
+        1024, "longest side of an input image as the model sees it, in pixels", at_least=16, at_most=MAX_SIDE
+    )
+    seed: int = option(
+        0, "seed of the run; a row's seed derives from it, the row's id and the sample", at_least=0, at_most=MAX_SEED
+    )
+    num_samples: int = option(1, "images per row", at_least=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputConfig(_Checked):
+    """How input images are fetched, and the limits that an untrusted manifest meets."""
+
+    max_image_bytes: int = option(64 * 2**20, "largest input file in bytes", at_least=1)
+    max_image_pixels: int = option(
+        64_000_000, "largest input image in pixels, checked before it is decoded", at_least=1
+    )
+    fetch_timeout_s: float = option(60.0, "seconds that one read may take", above=0)
+    fetch_retries: int = option(4, "further tries of a read that failed in a way that can pass", at_least=0)
+    fetch_threads: int = option(8, "input images fetched at the same time by one task", at_least=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageConfig(_Checked):
+    """How output images are encoded."""
+
+    image_format: str = option(
+        "png", "png (lossless), webp (lossless) or jpeg (quality 95)", choices=("png", "webp", "jpeg")
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerConfig(_Checked):
+    """The pool of actors, each with one engine."""
+
+    num_actors: int | None = option(
+        None, "size of the pool; default: one per GPU, or one on a machine without", at_least=1
+    )
+    gpus_per_actor: float | None = option(
+        None, "GPUs of one actor; default: 1 where the cluster has GPUs, else 0", at_least=0
+    )
+    cpu_threads: int = option(
+        1, "threads of an engine on a CPU; part of what makes images repeatable there", at_least=1
+    )
+    device: str = option("auto", "auto, cuda or cpu", choices=("auto", "cuda", "cpu"))
+    dtype: str = option(
+        "auto",
+        "auto (bfloat16 on cuda, float32 on cpu), bfloat16 or float32",
+        choices=("auto", "bfloat16", "float32"),
+    )
+    batch_size: int = option(8, "rows that an actor takes at a time", at_least=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig(_Checked):
+    """Everything that a run needs to know."""
+
+    model: str = option("Shitao/OmniGen-v1-diffusers", "hub id, folder or URI of a checkpoint, or fake")
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    inputs: InputConfig = field(default_factory=InputConfig)
+    images: ImageConfig = field(default_factory=ImageConfig)
+    workers: WorkerConfig = field(default_factory=WorkerConfig)
+    max_failed: float = option(
+        0.0,
+        "largest share of rows without an image (failed or skipped), in percent, that still exits with 0",
+        at_least=0,
+        at_most=100,
+    )
+    retry_failed: bool = option(False, "run rows again that failed in an earlier run")
+    ray_address: str | None = option(None, "cluster to join; default: RAY_ADDRESS, else a local one")
+    progress_every_s: float = option(
+        1.0, "seconds between two progress lines on a terminal; 30 times that elsewhere", at_least=0
+    )

@@ -1,0 +1,185 @@
+"""The main flow, on one page. Knows what follows what; each step is a module of its own.
+
+run(manifest, output, config)           check -> plan -> fetch -> generate -> record -> account; continues a store
+build_processor(config, output=...)     check -> fetch -> generate, as a function from Dataset to Dataset
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from omnigen_actor import store, uri
+from omnigen_actor.actor import OmniGenActor
+from omnigen_actor.engines import EngineSpec, verify_model
+from omnigen_actor.errors import OutputError
+from pipelines import cluster, records, run_info
+from pipelines.config import RunConfig
+from pipelines.fetch import FetchImages
+from pipelines.ledger import Ledger
+from pipelines.manifest import open_manifest
+from pipelines.plan import PlanSummary, stage_plan
+from pipelines.planned import PART, CheckRows, ReadPlan
+from pipelines.records import WriteRecords
+from pipelines.summary import Summary, Tally
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+Processor = Callable[["Dataset"], "Dataset"]
+RowFunction = Callable[[dict[str, Any]], dict[str, Any]]
+
+_ARROW = {"batch_format": "pyarrow", "zero_copy_batch": True}
+
+# Shares of a CPU of the stages beside the actors. All three run at once in one CPU: a task that waits for the stage
+# after it keeps its share meanwhile, and with nothing left for that stage the job would stand still.
+_READ_CPUS, _FETCH_CPUS, _RECORD_CPUS = 0.25, 0.5, 0.25
+
+
+def run(
+    manifest: str,
+    output: str,
+    config: RunConfig,
+    *,
+    on_start: Callable[[int], None] | None = None,
+    on_progress: Callable[[Tally], None] | None = None,
+) -> Summary:
+    """Make every image of ``manifest`` that ``output`` does not have yet, and account for all of them.
+
+    ``on_start`` hears how many rows there are to do, ``on_progress`` what has become of them so far. A row's failure is
+    its record. Raises StartupError before an image is made; without rows to do, Ray is not started.
+    """
+    started = time.monotonic()
+    source = open_manifest(manifest)
+    model_sha256, store_root = _check_start(config, output)
+    made_with = run_info.fingerprint(config, model_sha256)
+    history = run_info.read_history(store_root, made_with)
+    run_id = run_info.new_run_id()
+    plan = stage_plan(source, config, Ledger.load(store_root), store_root, run_id)
+    run_info.write(store_root, made_with, history, run_id, config)
+    if on_start:
+        on_start(plan.num_to_do)
+    tally = Tally()
+    if plan.num_to_do:
+        with cluster.joined(config.ray_address, config.workers), cluster.settings_of_a_run(config.workers):
+            tally = _execute(_Job(config, store_root, run_id), plan.part_uris, on_progress or (lambda _: None))
+    return _account(plan, tally, store_root, started)
+
+
+def build_processor(
+    config: RunConfig,
+    *,
+    output: str,
+    base_folder: str = ".",
+    preprocess: RowFunction | None = None,
+    postprocess: RowFunction | None = None,
+) -> Processor:
+    """A function from a Dataset of manifest rows to the Dataset of their records; the images go to ``output``.
+
+    As in ``ray.data.llm``, ``preprocess`` makes a manifest row of a row of any kind, and ``postprocess`` anything of a
+    record. Relative image paths start at ``base_folder``. Ids must be unique within the dataset. Every row becomes
+    records, failed ones too; writing them is the caller's. Raises StartupError for the model, output or configuration.
+    """
+    _, store_root = _check_start(config, output)
+    job = _Job(config, store_root, run_info.new_run_id())
+    check_rows = CheckRows(config.generation, uri.resolve(base_folder, str(Path.cwd())))
+
+    def process(dataset: Dataset) -> Dataset:
+        rows = dataset.map(preprocess) if preprocess else dataset
+        done = _generate(rows.map_batches(check_rows, batch_size=None, **_ARROW), job)
+        return done.map(postprocess) if postprocess else done
+
+    return process
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What the stages need to know."""
+
+    config: RunConfig
+    store_root: str
+    run_id: str
+
+
+def _check_start(config: RunConfig, output: str) -> tuple[str, str]:
+    """The model's sha256 and the absolute output, once both are known to be good. Raises StartupError."""
+    try:
+        store_root = uri.resolve(output, str(Path.cwd()))
+    except ValueError as error:
+        raise OutputError(f"output {uri.redact(output)!r}: {error}") from None
+    model_sha256 = verify_model(config.model)
+    store.check_writable(store_root)
+    return model_sha256, store_root
+
+
+def _generate(planned: Dataset, job: _Job) -> Dataset:
+    """fetch -> generate. Blocks are one batch each: a block is what is lost when an actor dies, and what it reports."""
+    from ray.data import ActorPoolStrategy
+
+    config, pool = job.config, cluster.pool_of_this_cluster(job.config.workers)
+    batch = {"batch_size": config.workers.batch_size, **_ARROW}
+    max_side = config.generation.max_input_image_size
+    batches = planned.repartition(target_num_rows_per_block=config.workers.batch_size)
+    fetched = batches.map_batches(FetchImages(config.inputs, max_side), num_cpus=_FETCH_CPUS, **batch)
+    return fetched.map_batches(
+        OmniGenActor,
+        compute=ActorPoolStrategy(min_size=1, initial_size=pool.num_actors, max_size=pool.num_actors),
+        num_gpus=pool.gpus_per_actor,
+        num_cpus=pool.cpus_per_actor,
+        fn_constructor_kwargs={
+            "open_engine": EngineSpec(
+                model=config.model,
+                device=pool.device,
+                dtype=config.workers.dtype,
+                cpu_threads=config.workers.cpu_threads,
+            ),
+            "store_root": job.store_root,
+            "run_id": job.run_id,
+            "image_format": config.images.image_format,
+            "max_input_image_size": max_side,
+        },
+        **batch,
+    )
+
+
+def _execute(job: _Job, parts: Sequence[str], on_progress: Callable[[Tally], None]) -> Tally:
+    """Run the staged parts of a plan through all stages; the records are in the store when this returns."""
+    import ray
+
+    planned = ray.data.from_arrow([pa.table({"part": [part]}, PART) for part in parts]).map_batches(
+        ReadPlan(), batch_size=None, num_cpus=_READ_CPUS, **_ARROW
+    )
+    done = _generate(planned, job)
+    outcomes = done.map_batches(
+        WriteRecords(job.store_root, job.run_id), batch_size=None, num_cpus=_RECORD_CPUS, **_ARROW
+    )
+    tally = Tally()
+    for outcome in outcomes.iter_batches(batch_size=None, batch_format="pyarrow"):
+        tally = records.add(tally, outcome)
+        on_progress(tally)
+    return tally
+
+
+def _account(plan: PlanSummary, tally: Tally, store_root: str, started: float) -> Summary:
+    """Compare the plan with the records that are in the store now, and write summary.json."""
+    audit = Ledger.load(store_root).audit(plan.digests)
+    summary = Summary(
+        num_in=audit.num_in,
+        num_ok=audit.num_ok,
+        num_failed=audit.num_failed,
+        num_skipped=audit.num_skipped,
+        num_already_done=plan.num_done,
+        num_generated=tally.num_done,
+        errors=audit.errors,
+        seconds=time.monotonic() - started,
+        images_uri=uri.join(store_root, store.IMAGES),
+        records_uri=uri.join(store_root, store.RECORDS),
+        summary_uri=uri.join(store_root, store.SUMMARY_KEY),
+    )
+    uri.write_bytes(summary.summary_uri, summary.to_json().encode())
+    return summary

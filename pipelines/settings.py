@@ -1,0 +1,184 @@
+"""The settings of a RunConfig one by one, by the names that options and files give them, and as YAML. Knows no argv.
+
+a field ─► Setting ─► a value from text or YAML, checked against type and limits ─► build() ─► RunConfig ─► to_yaml()
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import reprlib
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from omnigen_actor.errors import ConfigError
+from pipelines.config import RunConfig, complaint
+
+KINDS = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One leaf of RunConfig. ``section`` is empty for RunConfig's own fields."""
+
+    section: str
+    name: str
+    kind: type
+    optional: bool
+    default: Any
+    metadata: Mapping[str, Any]
+
+    @property
+    def path(self) -> str:
+        """Its name in a file: ``generation.steps``."""
+        return f"{self.section}.{self.name}" if self.section else self.name
+
+    def from_text(self, text: str, origin: str) -> Any:
+        """The value of an option; ``none`` unsets what may be unset. Raises ConfigError that names ``origin``."""
+        if self.optional and text == "none":
+            return None
+        try:
+            value = self.kind(text)
+        except ValueError:
+            raise self._wrong_type(text, origin) from None
+        return self._within_limits(value, origin)
+
+    def from_yaml(self, value: object, origin: str) -> Any:
+        """The value in a file. Raises ConfigError that names ``origin``."""
+        if value is None and self.optional:
+            return None
+        if self.kind is float:
+            value = _as_float(value)
+        if type(value) is not self.kind:
+            raise self._wrong_type(value, origin)
+        return self._within_limits(value, origin)
+
+    def _wrong_type(self, value: object, origin: str) -> ConfigError:
+        none = " or none" if self.optional else ""
+        return ConfigError(f"{origin}: {reprlib.repr(value)} must be {KINDS[self.kind]}{none}")
+
+    def _within_limits(self, value: Any, origin: str) -> Any:
+        problem = complaint(value, self.metadata)
+        if problem:
+            raise ConfigError(f"{origin}: {reprlib.repr(value)} {problem}")
+        return value
+
+
+def settings_of(config: type, section: str = "") -> Iterator[Setting]:
+    """Every leaf below a config dataclass, in the order of its fields."""
+    hints = typing.get_type_hints(config)
+    for field in dataclasses.fields(config):
+        hint = hints[field.name]
+        if _is_section(hint):
+            yield from settings_of(hint, field.name)
+        else:
+            kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
+            yield Setting(
+                section=section,
+                name=field.name,
+                kind=kinds[0],
+                optional=len(kinds) < len(typing.get_args(hint)),
+                default=field.default,
+                metadata=field.metadata,
+            )
+
+
+def _is_section(hint: Any) -> bool:
+    return dataclasses.is_dataclass(hint)
+
+
+SETTINGS = {setting.path: setting for setting in settings_of(RunConfig)}
+SECTIONS: dict[str, type[Any]] = {
+    name: hint for name, hint in typing.get_type_hints(RunConfig).items() if _is_section(hint)
+}
+
+
+def build(values: Mapping[str, Any]) -> RunConfig:
+    """The configuration in which ``values``, by path, replace the defaults."""
+    own = {path: value for path, value in values.items() if not SETTINGS[path].section}
+    for section, config in SECTIONS.items():
+        below = {s.name: values[s.path] for s in SETTINGS.values() if s.section == section and s.path in values}
+        own[section] = config(**below)
+    return RunConfig(**own)
+
+
+def to_yaml(config: RunConfig) -> str:
+    """Every setting, nested by section: what ``read_yaml`` reads."""
+    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    """The values in a file, by path. Raises ConfigError for an unreadable file, an unknown name or a wrong value."""
+    values = {}
+    for name, value in _leaves(_load(path), path):
+        values[name] = SETTINGS[name].from_yaml(value, f"{name} in {path}")
+    return values
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that looks most like ``name``."""
+    return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe subset, in which a key may not occur twice: the second would win in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{name!r} stands twice", key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+def _load(path: str) -> object:
+    try:
+        return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{path}{line}: not readable as YAML: {error.problem}") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: not readable as YAML: {error}") from error
+
+
+def _leaves(loaded: object, path: str) -> Iterator[tuple[str, object]]:
+    for name, value in _mapping(loaded, path).items():
+        if name in SECTIONS:
+            for below, leaf in _mapping(value, f"{name} in {path}").items():
+                yield _known(f"{name}.{below}", below, path), leaf
+        else:
+            yield _known(name, name, path), value
+
+
+def _mapping(value: object, origin: str) -> dict[str, object]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"{origin}: {reprlib.repr(value)} must be settings, one a line, as `name: value`")
+    return {str(key): entry for key, entry in value.items()}
+
+
+def _known(name: str, last: str, path: str) -> str:
+    if name in SETTINGS:
+        return name
+    known = {s.name: s.path for s in SETTINGS.values()} | {s: s for s in (*SETTINGS, *SECTIONS)}
+    raise ConfigError(f"unknown setting {name!r} in {path}; the nearest known one is {known[nearest(last, known)]!r}")
+
+
+def _as_float(value: object) -> object:
+    """YAML reads ``3`` as an integer and ``1e-3`` as text; both are numbers to a person."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return value
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return value

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from omnigen_actor.actor import OmniGenActor
+from omnigen_actor.engines import EngineSpec
+from omnigen_actor.errors import ErrorKind, ModelError, RowError, Stage
+from omnigen_actor.fake import FAKE_SHA256, FakeEngine
+from omnigen_actor.schema import FETCHED, RECORD, TIMING_COLUMNS, user_fields
+from omnigen_actor.types import Engine, Failure, Outcome, Request, Result
+
+
+def fetched(*rows: dict[str, Any], **user_columns: pa.Array) -> pa.Table:
+    defaults = {
+        "sample": 0,
+        "attempt": 1,
+        "row_hash": "0" * 64,
+        "task": "text_to_image",
+        "instruction": "a cat",
+        "prompt": "a cat",
+        "images": [],
+        "image_uris": [],
+        "width": 32,
+        "height": 48,
+        "seed": 5,
+        "steps": 4,
+        "guidance_scale": 2.5,
+        "img_guidance_scale": 1.6,
+        "max_input_image_size": 1024,
+        "image_sha256": [],
+        "pixels": [],
+        "pixel_sizes": [],
+        "fetch_seconds": 0.25,
+    }
+    table = pa.Table.from_pylist([{"id": f"row{i}"} | defaults | row for i, row in enumerate(rows)], schema=FETCHED)
+    for name, values in user_columns.items():
+        table = table.append_column(name, values)
+    return table
+
+
+def run(
+    tmp_path: Path, table: pa.Table, engine: Callable[[], Engine] = FakeEngine, **more: Any
+) -> list[dict[str, Any]]:
+    actor = OmniGenActor(engine, store_root=str(tmp_path), run_id="r1", **more)
+    out = actor(table)
+    actor.close()
+    assert out.schema.names == [*RECORD.names, *(f.name for f in user_fields(table.schema))]
+    assert out.select(RECORD.names).schema == RECORD
+    return out.to_pylist()  # type: ignore[no-any-return]
+
+
+def errors(records: list[dict[str, Any]]) -> list[tuple[str | None, str | None]]:
+    return [(r["error_kind"], r["error_stage"]) for r in records]
+
+
+class Scripted(FakeEngine):
+    """An engine that misbehaves; counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[list[str]] = []
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Outcome]:
+        self.calls.append([r.id for r in requests])
+        yield from self.misbehave(requests)
+
+    def misbehave(self, requests: Sequence[Request]) -> Iterator[Outcome]:
+        yield from super().generate(requests)
+
+
+def test_a_record_describes_the_file_that_is_in_the_store(tmp_path: Path) -> None:
+    (record,) = run(tmp_path, fetched({"width": 40, "height": 50}))
+    data = (tmp_path / record["output_key"]).read_bytes()
+    image = Image.open(io.BytesIO(data))
+    assert record["status"] == "ok"
+    assert (record["width"], record["height"]) == image.size == (32, 48)
+    assert (record["format"], image.format) == ("png", "PNG")
+    assert record["num_bytes"] == len(data)
+    assert record["sha256"] == hashlib.sha256(data).hexdigest()
+    assert (record["model"], record["model_sha256"]) == ("fake", FAKE_SHA256)
+    assert (record["num_tokens"], record["run_id"], record["fetch_seconds"]) == (6, "r1", 0.25)
+    assert record["error_kind"] is record["error_stage"] is record["error"] is None
+    assert record["generate_seconds"] > 0
+    assert record["write_seconds"] > 0
+
+
+@pytest.mark.parametrize(("image_format", "extension"), [("png", ".png"), ("webp", ".webp"), ("jpeg", ".jpg")])
+def test_every_format_decodes_under_its_extension(tmp_path: Path, image_format: str, extension: str) -> None:
+    (record,) = run(tmp_path, fetched({}), image_format=image_format)
+    assert record["output_key"].endswith(extension)
+    with Image.open(tmp_path / record["output_key"]) as image:
+        assert image.format == image_format.upper()
+
+
+def test_rows_keep_their_order_and_user_columns_and_pixels_are_dropped(tmp_path: Path) -> None:
+    table = fetched(
+        {}, {"error_kind": "not_found", "error_stage": "fetch", "error": "gone"}, {"prompt": "[fail]"}, {},
+        label=pa.array([3, None, 1, 2], pa.int16()),
+        tags=pa.array([["x"], [], None, ["y", "z"]], pa.list_(pa.string())),
+    )  # fmt: skip
+    records = run(tmp_path, table)
+    assert [r["id"] for r in records] == ["row0", "row1", "row2", "row3"]
+    assert [r["label"] for r in records] == [3, None, 1, 2]
+    assert [r["tags"] for r in records] == [["x"], [], None, ["y", "z"]]
+    assert [r["status"] for r in records] == ["ok", "failed", "failed", "ok"]
+    assert "pixels" not in records[0]
+
+
+def test_an_earlier_error_passes_through_and_the_engine_never_sees_the_row(tmp_path: Path) -> None:
+    engine = Scripted()
+    broken = {
+        "error_kind": "truncated_image",
+        "error_stage": "fetch",
+        "error": "cut short",
+        "width": None,
+        "seed": None,
+    }
+    bad, good = run(tmp_path, fetched(broken, {}), lambda: engine)
+    assert (bad["status"], bad["error_kind"], bad["error_stage"], bad["error"]) == (
+        "failed", "truncated_image", "fetch", "cut short",
+    )  # fmt: skip
+    assert (bad["output_key"], bad["sha256"], bad["num_bytes"]) == (None, None, None)
+    assert (bad["model"], bad["run_id"]) == ("fake", "r1")
+    assert good["status"] == "ok"
+    assert engine.calls == [["row1"]]
+
+
+def test_a_request_that_cannot_be_is_a_failed_record(tmp_path: Path) -> None:
+    one_pixel = {"pixels": [b"\0\0"], "pixel_sizes": [1, 1]}
+    records = run(tmp_path, fetched({"steps": 0}, {"width": 4000}, {"steps": None}, one_pixel, {}))
+    assert errors(records) == [
+        ("bad_parameter", "check"),
+        ("bad_size", "check"),
+        ("engine_failed", "generate"),
+        ("engine_failed", "generate"),
+        (None, None),
+    ]
+    assert "steps=0" in records[0]["error"]
+
+
+def test_pixels_reach_the_engine_as_images_with_the_limit_they_were_fitted_to(tmp_path: Path) -> None:
+    seen: list[Request] = []
+
+    class Watching(FakeEngine):
+        def generate(self, requests: Sequence[Request]) -> Iterator[Outcome]:
+            seen.extend(requests)
+            yield from super().generate(requests)
+
+    red, blue = Image.new("RGB", (32, 16), "red"), Image.new("RGB", (48, 64), "blue")
+    pixels = {"pixels": [red.tobytes(), blue.tobytes()], "pixel_sizes": [32, 16, 48, 64]}
+    (record,) = run(tmp_path, fetched(pixels | {"width": None, "height": None}), Watching, max_input_image_size=2048)
+    assert [image.tobytes() for image in seen[0].images] == [red.tobytes(), blue.tobytes()]
+    assert [image.size for image in seen[0].images] == [(32, 16), (48, 64)]
+    assert seen[0].max_input_image_size == 2048
+    assert (record["width"], record["height"]) == (32, 16)
+
+
+def test_outcomes_may_come_in_any_order(tmp_path: Path) -> None:
+    class Backwards(FakeEngine):
+        def generate(self, requests: Sequence[Request]) -> Iterator[Outcome]:
+            yield from super().generate(requests[::-1])
+
+    table = fetched({"prompt": "one"}, {"prompt": "[fail]"}, {"prompt": "three"}, {"id": "row0", "sample": 1})
+    forwards, backwards = (
+        [{k: v for k, v in r.items() if k not in TIMING_COLUMNS} for r in run(tmp_path / e.__name__, table, e)]
+        for e in (FakeEngine, Backwards)
+    )
+    assert forwards == backwards
+
+
+def test_an_engine_that_breaks_off_keeps_what_it_finished_and_each_other_row_is_tried_once_alone(
+    tmp_path: Path,
+) -> None:
+    class Breaking(Scripted):
+        def misbehave(self, requests: Sequence[Request]) -> Iterator[Outcome]:
+            for request in requests:
+                if request.prompt == "poison":
+                    raise ZeroDivisionError("one\ntwo")
+                yield from super().misbehave([request])
+
+    engine = Breaking()
+    records = run(tmp_path, fetched({}, {"prompt": "poison"}, {}, {"prompt": "poison"}), lambda: engine)
+    assert [r["status"] for r in records] == ["ok", "failed", "ok", "failed"]
+    assert errors(records)[1] == ("engine_failed", "generate")
+    assert records[1]["error"] == "ZeroDivisionError: one two"
+    assert engine.calls == [["row0", "row1", "row2", "row3"], ["row1"], ["row2"], ["row3"]]
+
+
+def test_a_row_without_an_outcome_fails_and_a_second_or_foreign_outcome_is_ignored(tmp_path: Path) -> None:
+    class Careless(Scripted):
+        def misbehave(self, requests: Sequence[Request]) -> Iterator[Outcome]:
+            (result,) = super().misbehave(requests[:1])
+            assert isinstance(result, Result)
+            yield result
+            error = RowError(ErrorKind.NON_FINITE, Stage.GENERATE, "changed its mind")
+            yield Failure(request=result.request, error=error)
+            yield replace(result, request=replace(result.request, id="?"))
+
+    records = run(tmp_path, fetched({}, {}), Careless)
+    assert [r["status"] for r in records] == ["ok", "failed"]
+    assert errors(records)[1] == ("engine_failed", "generate")
+    assert "no outcome" in records[1]["error"]
+
+
+def test_an_image_that_cannot_be_written_fails_its_row_alone(tmp_path: Path) -> None:
+    (first,) = run(tmp_path, fetched({"id": "blocked"}))
+    key = tmp_path / first["output_key"]
+    key.unlink()
+    key.mkdir()
+    (key / "in the way").touch()
+    bad, good = run(tmp_path, fetched({"id": "blocked"}, {}))
+    assert errors([bad, good]) == [("write_failed", "write"), (None, None)]
+    assert str(key) in bad["error"]
+    assert bad["output_key"] is None
+
+
+def test_an_empty_table_gives_an_empty_table_and_writes_nothing(tmp_path: Path) -> None:
+    assert run(tmp_path, fetched()) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_engine_raises_when_opened_is_raised(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no\.such:Thing"):
+        OmniGenActor(EngineSpec(model="no.such:Thing"), store_root=str(tmp_path), run_id="r1")

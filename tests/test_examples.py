@@ -1,0 +1,92 @@
+"""The example manifest: what a newcomer runs first has to be right, complete, small and free to use."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.json
+import pytest
+from PIL import Image
+
+from omnigen_actor import images
+from pipelines.check import check_table
+from pipelines.config import GenerationConfig, InputConfig
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+MANIFEST = EXAMPLES / "manifest.jsonl"
+PHOTOS = sorted((EXAMPLES / "photos").iterdir())
+
+
+@pytest.fixture(scope="module")
+def planned() -> list[dict[str, Any]]:
+    table = check_table(pyarrow.json.read_json(MANIFEST), GenerationConfig(), str(EXAMPLES))
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
+
+
+def manifest() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in MANIFEST.read_text(encoding="utf-8").splitlines()]
+
+
+def test_every_row_passes_the_check(planned: list[dict[str, Any]]) -> None:
+    assert len(planned) == len(manifest())
+    assert [(row["id"], row["error"]) for row in planned if row["error"]] == []
+
+
+def test_the_manifest_has_enough_rows_tasks_and_shapes() -> None:
+    rows = manifest()
+    assert len(rows) >= 24
+    assert len({row["task"] for row in rows}) >= 8
+    assert {len(row["images"]) for row in rows} == {0, 1, 2, 3}
+    assert len({row["id"] for row in rows}) == len(rows)
+
+
+def test_the_readme_states_the_true_counts() -> None:
+    rows = manifest()
+    assert f"{len(rows)} rows, {len({row['task'] for row in rows})} tasks" in readme()
+
+
+def test_every_row_has_every_key_and_the_first_has_an_input() -> None:
+    keys = ["id", "task", "instruction", "images", "width", "height", "steps", "source"]
+    assert [row["id"] for row in manifest() if list(row) != keys] == []
+    assert manifest()[0]["images"]
+
+
+def test_paths_are_relative_and_every_image_that_is_named_exists(planned: list[dict[str, Any]]) -> None:
+    named = {name for row in manifest() for name in row["images"]}
+    assert named == {f"photos/{photo.name}" for photo in PHOTOS}
+    assert all(Path(uri).is_file() for row in planned for uri in row["image_uris"])
+
+
+def test_the_whole_example_is_small_enough_for_a_laptop() -> None:
+    assert all(row["steps"] <= 8 for row in manifest())
+    assert all((row["width"] or 0) <= 256 and (row["height"] or 0) <= 256 for row in manifest())
+    assert sum(path.stat().st_size for path in EXAMPLES.rglob("*") if path.is_file()) < 600_000
+
+
+@pytest.mark.parametrize("photo", PHOTOS, ids=lambda photo: photo.name)
+def test_every_photograph_decodes_and_has_its_licence_in_the_readme(photo: Path) -> None:
+    image = images.decode(photo.read_bytes(), max_pixels=InputConfig().max_image_pixels)
+    assert 128 <= min(image.size) <= max(image.size) <= 512
+    line = next(line for line in readme().splitlines() if line.startswith(f"| `{photo.name}` |"))
+    _, _, author, licence, source, _, _ = (cell.strip() for cell in line.split("|"))
+    assert author
+    assert source
+    assert licence in {"CC0", "CC BY 2.0", "public domain"}
+
+
+def test_a_turned_and_a_transparent_photograph_are_among_them() -> None:
+    with Image.open(EXAMPLES / "photos" / "coffee.jpg") as coffee:
+        assert coffee.getexif()[0x0112] == 6
+        assert coffee.width < coffee.height
+    upright = images.decode((EXAMPLES / "photos" / "coffee.jpg").read_bytes(), max_pixels=10**6)
+    assert upright.width > upright.height
+    with Image.open(EXAMPLES / "photos" / "cup.png") as cup:
+        assert cup.mode == "RGBA"
+        assert cup.getchannel("A").getextrema() == (0, 255)
+
+
+def readme() -> str:
+    return (EXAMPLES / "README.md").read_text(encoding="utf-8")

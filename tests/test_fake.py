@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from omnigen_actor.engines import EngineSpec, open_engine, verify_model
+from omnigen_actor.errors import ErrorKind, ModelError
+from omnigen_actor.fake import FakeEngine
+from omnigen_actor.types import Failure, Request, Result
+
+
+def request(**more: object) -> Request:
+    values: dict[str, object] = {"id": "a", "prompt": "a cat", "seed": 7, "width": 64, "height": 48}
+    return Request(**(values | more))  # type: ignore[arg-type]
+
+
+def picture(asked: Request) -> Image.Image:
+    (outcome,) = FakeEngine().generate([asked])
+    assert isinstance(outcome, Result)
+    return outcome.image
+
+
+def test_same_request_gives_the_same_picture_whatever_its_id_and_batch() -> None:
+    first, second = FakeEngine().generate([request(), request(id="b", sample=3)])
+    assert isinstance(first, Result)
+    assert isinstance(second, Result)
+    assert first.image.tobytes() == second.image.tobytes() == picture(request()).tobytes()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 8}, {"prompt": "a dog"}, {"width": 80}, {"images": (Image.new("RGB", (32, 32), "red"),)}],
+)
+def test_seed_prompt_size_and_input_image_each_change_the_picture(change: dict[str, object]) -> None:
+    assert picture(request()).tobytes() != picture(request(**change)).tobytes()
+
+
+def test_input_pixels_matter_and_not_only_their_size() -> None:
+    red, blue = (request(images=(Image.new("RGB", (32, 32), colour),)) for colour in ("red", "blue"))
+    assert picture(red).tobytes() != picture(blue).tobytes()
+
+
+def test_size_is_the_rounded_one_or_that_of_the_first_input_image() -> None:
+    assert picture(request(width=70, height=31)).size == (64, 16)
+    images = (Image.new("RGB", (48, 80)), Image.new("RGB", (16, 16)))
+    assert picture(request(width=None, height=None, images=images)).size == (48, 80)
+
+
+def test_picture_is_not_flat() -> None:
+    assert np.asarray(picture(request())).std() > 10
+
+
+def test_fail_mark_makes_a_row_error_and_the_others_go_on() -> None:
+    failed, good = FakeEngine().generate([request(prompt="a [fail] cat"), request()])
+    assert isinstance(failed, Failure)
+    assert failed.error.kind is ErrorKind.ENGINE_FAILED
+    assert "[fail]" in failed.error.message
+    assert isinstance(good, Result)
+
+
+def test_name_can_carry_seconds_per_image() -> None:
+    engine = open_engine("fake:0.05")
+    started = time.perf_counter()
+    outcomes = list(engine.generate([request(), request()]))
+    assert time.perf_counter() - started >= 0.1
+    assert all(isinstance(o, Result) and o.seconds >= 0.05 for o in outcomes)
+
+
+def test_fake_is_recognised_by_its_identity_without_being_opened() -> None:
+    engine = EngineSpec(model="fake")()
+    assert verify_model("fake") == verify_model("fake:0.5") == engine.info.sha256
+
+
+def test_anyones_class_is_an_engine() -> None:
+    engine = open_engine(f"{__name__}:Stranger", device="cpu", dtype="float32", cpu_threads=2)
+    assert isinstance(engine, Stranger)
+    assert engine.asked == ("cpu", "float32", 2)
+    assert verify_model(f"{__name__}:Stranger") != verify_model("fake")
+
+
+@pytest.mark.parametrize("model", ["no_such_module:Engine", f"{__name__}:NoSuchEngine"])
+def test_unknown_class_is_a_model_error_that_names_it(model: str) -> None:
+    with pytest.raises(ModelError, match=f"no such engine: '{model}'"):
+        verify_model(model)
+
+
+def test_fake_and_actor_import_neither_torch_nor_ray() -> None:
+    code = (
+        "import sys; from omnigen_actor import actor, engines; engines.open_engine('fake');"
+        "sys.exit(', '.join({'torch', 'ray'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+class Stranger(FakeEngine):
+    """Someone else's engine."""
+
+    def __init__(self, *, device: str, dtype: str, cpu_threads: int) -> None:
+        super().__init__()
+        self.asked = (device, dtype, cpu_threads)
+        self.info = replace(self.info, name="stranger")

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from pipelines.summary import Summary, Tally
+
+SUMMARY = Summary(
+    num_in=26,
+    num_ok=23,
+    num_failed=2,
+    num_skipped=1,
+    num_already_done=10,
+    num_generated=16,
+    errors=[("not_found", 2, "no such file: a.png")],
+    seconds=8.0,
+    images_uri="out/images",
+    records_uri="out/records",
+    summary_uri="out/summary.json",
+)
+
+
+def test_a_summary_adds_up_only_when_every_row_has_a_record() -> None:
+    assert SUMMARY.adds_up
+    assert not replace(SUMMARY, num_ok=22).adds_up
+    assert not replace(SUMMARY, num_ok=24).adds_up
+
+
+def test_skipped_rows_count_as_rows_without_an_image() -> None:
+    assert replace(SUMMARY, num_in=30, num_ok=27).percent_without_image == 10.0
+    assert replace(SUMMARY, num_in=0, num_ok=0, num_failed=0, num_skipped=0).percent_without_image == 0.0
+
+
+def test_summary_json_holds_every_count_and_names_what_is_in_an_error() -> None:
+    written = json.loads(SUMMARY.to_json())
+    assert written["num_in"] == 26
+    assert written["num_ok"] + written["num_failed"] + written["num_skipped"] == 26
+    assert written["adds_up"] is True
+    assert written["errors"] == [{"kind": "not_found", "count": 2, "example": "no such file: a.png"}]
+    assert written["records_uri"] == "out/records"
+
+
+def test_tally_json_holds_its_counts() -> None:
+    tally = Tally(num_done=3, num_ok=1, num_failed=2, errors={"not_found": 2})
+    assert json.loads(tally.to_json()) == {
+        "num_done": 3,
+        "num_ok": 1,
+        "num_failed": 2,
+        "num_skipped": 0,
+        "errors": {"not_found": 2},
+    }
