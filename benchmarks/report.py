@@ -40,7 +40,7 @@ def provenance() -> dict[str, Any]:
     names = ("torch", "diffusers", "transformers", "ray", "pillow", "pyarrow")
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
         "commit": _commit(),
         "cpu": _cpu(),
         "cores": os.cpu_count(),

@@ -91,7 +91,7 @@ def encode(image: Image.Image, image_format: str) -> bytes:
     The same pixels and library versions give the same bytes; metadata of ``image`` is left out.
 
     PNG is the default as the one that every reader of data sets opens, at zlib level 1: Pillow's own default, level 6,
-    takes three times as long for 4 % fewer bytes, on a core that may have to keep up with a GPU. Measured on one core at
+    takes three times as long for 4 % fewer bytes, on a core that may have to keep up with a GPU. Measured on one core,
     1024 × 1024: 14.5 images/s and 1.61 MB instead of 4.8 and 1.55 MB; lossless WebP 20.7 and 1.13 MB, JPEG 199 and
     0.44 MB (benchmarks/results/codecs-cpu.json).
 

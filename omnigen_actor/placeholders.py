@@ -10,7 +10,7 @@ import re
 from omnigen_actor.errors import ErrorKind, RowError, Stage
 
 _OPENER = r"<\s*img\s*>"
-_CLOSER = r"<\s*\\?/\s*img\s*>"
+_CLOSER = r"<\s*(?:\\/?|/)\s*img\s*>"
 _MARK = r"<\s*\|\s*image_(\d+)\s*\|\s*>"
 # White space is only matched next to a tag: a pattern that may begin with it takes quadratic time on a run of blanks.
 # An opener right before the next mark opens that one; it does not close this one.

@@ -29,13 +29,23 @@ def can_pass(error: BaseException) -> bool:
     status = http_status(error)
     if status is not None:
         return status in _TRANSIENT_STATUS
-    if _is_a(error, "aiohttp", "InvalidURL", "ClientConnectorCertificateError"):
+    if isinstance(error, _FINAL_ERRORS) or _is_final_in_its_library(error):
         return False
-    if _is_a(error, "aiohttp", "ClientError") or _is_a(error, "botocore.parsers", "ResponseParserError"):
-        return True
-    if _is_a(error, "botocore.exceptions", "HTTPClientError", "IncompleteReadError"):
-        return True
-    return isinstance(error, OSError | EOFError) and not isinstance(error, _FINAL_ERRORS)
+    return isinstance(error, OSError | EOFError) or _is_transport(error)
+
+
+def _is_final_in_its_library(error: BaseException) -> bool:
+    return _is_a(error, "aiohttp", "InvalidURL", "ClientConnectorCertificateError") or _is_a(
+        error, "botocore.exceptions", "SSLError"
+    )
+
+
+def _is_transport(error: BaseException) -> bool:
+    return (
+        _is_a(error, "aiohttp", "ClientError")
+        or _is_a(error, "botocore.exceptions", "HTTPClientError", "ConnectionError", "IncompleteReadError")
+        or _is_a(error, "botocore.parsers", "ResponseParserError")
+    )
 
 
 def describe(error: BaseException) -> str:

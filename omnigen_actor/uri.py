@@ -213,4 +213,10 @@ def _retry(
 
 
 def _read_range(uri: str, start: int, end: int) -> bytes:
-    return _retry("read", uri, lambda left_s: remote.read_range(uri, start, end, left_s))
+    def read(left_s: float | None) -> bytes:
+        data = remote.read_range(uri, start, end, left_s)
+        if len(data) != end - start:
+            raise EOFError(f"{len(data)} of {end - start} bytes came: was it overwritten?")
+        return data
+
+    return _retry("read", uri, read)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import posixpath
 import re
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from omnigen_actor.remote import check_scheme
 from omnigen_actor.remote_http import HTTP_SCHEMES
@@ -16,6 +15,7 @@ from omnigen_actor.remote_http import HTTP_SCHEMES
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 _CHAIN = re.compile(r"::(?=[a-z][a-z0-9+.-]*(?:://|::|$))")
 _URL_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
+_SEPARATORS = re.compile(r"[/:@?#&=;,]")
 _LOCAL_SCHEMES = frozenset({"", "file", "local"})
 
 
@@ -78,12 +78,11 @@ def scrub(text: str, uri: str) -> str:
     """`text` of a foreign error without what `redact` takes from `uri`, or from any other URL in it."""
     if is_local(uri):
         return text
-    text = _URL_IN_TEXT.sub(lambda match: redact(match[0]), text.replace(uri, redact(uri)))
-    with contextlib.suppress(ValueError):
-        parts = urlsplit(uri)
-        values = [parts.username or "", *re.split(r"[=&;]", f"{parts.query}&{parts.fragment}")]
-        for secret in filter(None, (parts.password, *(value for value in values if len(value) >= 8))):
-            text = text.replace(secret, "…").replace(unquote(secret), "…")
+    redacted = redact(uri)
+    text = _URL_IN_TEXT.sub(lambda match: redact(match[0]), text.replace(uri, redacted))
+    for word in set(_SEPARATORS.split(uri)) - set(_SEPARATORS.split(redacted)):
+        if len(word) >= 4:
+            text = text.replace(word, "…").replace(unquote(word), "…")
     return text
 
 

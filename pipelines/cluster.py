@@ -115,10 +115,12 @@ def _join(address: str, workers: WorkerConfig) -> None:
 
 
 def _num_cpus(workers: WorkerConfig) -> int | None:
-    """CPU slots of a local cluster. They only count, so a small machine may have one for each of what must run at once;
-    None leaves the number to Ray, which knows the limits of containers.
+    """CPU slots of a local cluster; None leaves the number to Ray, which knows the limits of containers.
+
+    Slots only count. A small machine gets one for each actor, one to read and one to fetch and record: while a reader
+    waits for room in the queue after it, it keeps its slot, and with no other the first image is long in coming.
     """
-    least = (workers.num_actors or 1) + SPARE_CPUS
+    least = (workers.num_actors or 1) + 2
     return least if least > (os.cpu_count() or 1) else None
 
 

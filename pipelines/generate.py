@@ -36,9 +36,9 @@ RowFunction = Callable[[dict[str, Any]], dict[str, Any]]
 
 _ARROW = {"batch_format": "pyarrow", "zero_copy_batch": True}
 
-# Shares of a CPU of the stages beside the actors. All three run at once in one CPU: a task that waits for the stage
-# after it keeps its share meanwhile, and with nothing left for that stage the job would stand still.
-_READ_CPUS, _FETCH_CPUS, _RECORD_CPUS = 0.25, 0.5, 0.25
+# Shares of a CPU, so that fetching and recording go on side by side where there is but one beside the actors. They also
+# keep Ray from fusing them with a CPU actor: then images would be fetched while no engine runs.
+_FETCH_CPUS, _RECORD_CPUS = 0.5, 0.25
 
 
 def run(
@@ -152,7 +152,7 @@ def _execute(job: _Job, parts: Sequence[str], on_progress: Callable[[Tally], Non
     import ray
 
     planned = ray.data.from_arrow([pa.table({"part": [part]}, PART) for part in parts]).map_batches(
-        ReadPlan(), batch_size=None, num_cpus=_READ_CPUS, **_ARROW
+        ReadPlan(), batch_size=None, **_ARROW
     )
     done = _generate(planned, job)
     outcomes = done.map_batches(

@@ -2,7 +2,7 @@
 
 One planned row or record is a key, 16 bytes of a digest of (id, sample), and a content, the first 16 bytes of its
 ``row_hash``. The record of a key with the highest attempt, of equal ones the newest, is the current one. A ledger keeps
-39 bytes for each key, and no Python object: 100 million rows are 4 GB.
+39 bytes for each key and no Python object: 4 GB for 100 million rows, and about three times that while it is loaded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DIGEST = np.dtype([("key", "S16"), ("content", "S16")])
 Digests = npt.NDArray[np.void]
 """An array of DIGEST."""
 
-_STATUSES = (Status.OK, Status.FAILED, Status.SKIPPED)
+_STATUSES = [Status.OK, Status.FAILED, Status.SKIPPED]
 _OK = _STATUSES.index(Status.OK)
 _RECORDED = np.dtype([*DIGEST.descr, ("attempt", "i4"), ("finished_at", "i8"), ("status", "u1"), ("kind", "u2")])
 _CURRENT = np.dtype([*DIGEST.descr, ("attempt", "i4"), ("status", "u1"), ("kind", "u2")])
@@ -86,7 +86,7 @@ class Ledger:
         order = np.lexsort((recorded["finished_at"], recorded["attempt"], recorded["key"]))
         recorded = recorded[order]
         keys, attempts = recorded["key"], recorded["attempt"]
-        is_last = np.append(keys[1:] != keys[:-1], np.ones(min(1, len(keys)), dtype=bool))
+        is_last = _is_last(keys)
         is_twin = (keys[1:] == keys[:-1]) & (attempts[1:] == attempts[:-1]) & is_last[1:]
         self._current = recorded[list(_CURRENT.names or ())][is_last].astype(_CURRENT)
         self._doubled = keys[1:][is_twin]
@@ -97,7 +97,7 @@ class Ledger:
         """Read ``records/*.parquet`` below a store; none is an empty ledger. Raises OutputError for a broken file."""
         kinds = _Kinds()
         files = uri.list_files(uri.join(store_root, store.RECORDS), suffix=".parquet")
-        parts = [_recorded(table, kinds) for table in _read_all(files)]
+        parts = [_recorded(file, table, kinds) for file, table in zip(files, _read_all(files), strict=True)]
         return cls(np.concatenate([np.empty(0, _RECORDED), *parts]), kinds)
 
     @property
@@ -123,8 +123,8 @@ class Ledger:
 
     def audit(self, planned: Digests) -> Audit:
         """What became of these planned rows; a row that is named twice counts once."""
-        planned = np.sort(planned, order="key")
-        planned = planned[np.append(planned["key"][1:] != planned["key"][:-1], [True] * min(1, len(planned)))]
+        planned = planned[np.argsort(planned["key"])]
+        planned = planned[_is_last(planned["key"])]
         found, record = self._find(planned["key"])
         record = record[found & (record["content"] == planned["content"])]
         ok, failed, skipped = (int(np.sum(record["status"] == code)) for code in range(len(_STATUSES)))
@@ -145,6 +145,11 @@ class Ledger:
         position = np.minimum(np.searchsorted(self._current["key"], keys), len(self._current) - 1)
         record = self._current[position]
         return record["key"] == keys, record
+
+
+def _is_last(keys: npt.NDArray[np.bytes_]) -> npt.NDArray[np.bool_]:
+    """Of sorted keys: which are the last of their kind."""
+    return np.append(keys[1:] != keys[:-1], np.ones(min(1, len(keys)), dtype=bool))
 
 
 def digest(table: pa.Table) -> Digests:
@@ -183,13 +188,16 @@ def _broken(file: str, error: Exception) -> OutputError:
     )
 
 
-def _recorded(table: pa.Table, kinds: _Kinds) -> npt.NDArray[np.void]:
+def _recorded(file: str, table: pa.Table, kinds: _Kinds) -> npt.NDArray[np.void]:
     found = np.empty(table.num_rows, _RECORDED)
-    digests = digest(table)
+    try:
+        digests = digest(table)
+        found["status"] = [_STATUSES.index(status) for status in table.column("status").to_pylist()]
+    except ValueError as error:
+        raise _broken(file, error) from None
     found["key"], found["content"] = digests["key"], digests["content"]
     found["attempt"] = table.column("attempt").to_numpy()
     found["finished_at"] = table.column("finished_at").cast(pa.int64()).to_numpy()
-    found["status"] = [_STATUSES.index(status) for status in table.column("status").to_pylist()]
     errors = zip(table.column("error_kind").to_pylist(), table.column("error").to_pylist(), strict=True)
     found["kind"] = [kinds.number(kind, message) for kind, message in errors]
     return found

@@ -1,6 +1,6 @@
 """The manifest in one pass on the driver: checked, ids compared, what is done left out, the rest written as plan parts.
 
-Knows no images, no engine and no cluster. Rows only pass through; memory grows by about 190 bytes for each manifest
+Knows no images, no engine and no cluster. Rows only pass through; memory grows by about 130 bytes for each manifest
 row (its id's digest, to find duplicates) and by 32 for each planned row (its digests, for the audit after the run).
 """
 

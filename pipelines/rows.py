@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from omnigen_actor import schema, seeding, types, uri
@@ -147,10 +148,6 @@ def _planned_row(row_id: str, sample: int, seed: int | None, asked: _Asked, faul
     return (row_id, sample, 1, row_hash, *told, *asked[:6], seed, *asked[6:10], uris)
 
 
-def _text_of(kind: ErrorKind) -> Callable[[str, object], str | None]:
-    return lambda name, value: values.text(name, value, kind)
-
-
 def _own_id(name: str, value: object) -> str | None:
     found = values.text(name, value, ErrorKind.BAD_ID)
     if found and len(found) > MAX_ID_LENGTH:
@@ -174,24 +171,20 @@ def _own_seed(name: str, value: object) -> int | None:
     return found
 
 
-def _own_side(name: str, value: object) -> int | None:
-    return values.integer(name, value, ErrorKind.BAD_SIZE)
-
-
 _GUIDANCE = ("guidance_scale", "img_guidance_scale")
 _PARSERS: dict[str, Callable[[str, object], Any]] = {
     "id": _own_id,
     "num_samples": _own_samples,
-    "task": _text_of(ErrorKind.UNKNOWN_TASK),
-    "instruction": _text_of(ErrorKind.BAD_INSTRUCTION),
+    "task": partial(values.text, kind=ErrorKind.UNKNOWN_TASK),
+    "instruction": partial(values.text, kind=ErrorKind.BAD_INSTRUCTION),
     "images": values.uri_list,
-    "width": _own_side,
-    "height": _own_side,
+    "width": partial(values.integer, kind=ErrorKind.BAD_SIZE),
+    "height": partial(values.integer, kind=ErrorKind.BAD_SIZE),
     "seed": _own_seed,
     "steps": values.integer,
     "guidance_scale": values.number,
     "img_guidance_scale": values.number,
-    "negative_prompt": _text_of(ErrorKind.BAD_PARAMETER),
+    "negative_prompt": partial(values.text, kind=ErrorKind.BAD_PARAMETER),
 }
 assert tuple(_PARSERS) == _Own._fields
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from tests.servers import S3Server
 
+pytest_plugins = ["tests.model_fixtures"]
+
 _REGION = "us-east-1"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omnigen_actor import schema, seeding
@@ -376,6 +376,7 @@ _CELL = st.one_of(
 _ROW = st.fixed_dictionaries({}, optional={**dict.fromkeys(schema.MANIFEST.names, _CELL), "note": _CELL})
 
 
+@settings(deadline=None)
 @given(st.lists(_ROW, min_size=1, max_size=4))
 def test_no_row_raises_and_each_is_good_or_has_exactly_one_error(rows: list[dict[str, Any]]) -> None:
     names = sorted({name for row in rows for name in row})

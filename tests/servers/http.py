@@ -107,12 +107,12 @@ class _Handler(SimpleHTTPRequestHandler):
         self.announce(200, len(data))
         self.wfile.write(data[: len(data) // 2])
 
-    def answer_trickle(self) -> None:
+    def answer_trickle(self, *_: str) -> None:
         self.announce(200, 1 << 30)
         while not self.server.owner.stopping.wait(0.05):
             self.wfile.write(b".")
 
-    def answer_endless(self) -> None:
+    def answer_endless(self, *_: str) -> None:
         self.send_response(200)
         self.end_headers()
         while not self.server.owner.stopping.is_set():

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+
+from omnigen_actor.errors import ConfigError
+from pipelines.cluster import PoolSize, size_pool
+from pipelines.config import WorkerConfig
+
+
+def size(cpus: float, gpus: float = 0, **settings: object) -> PoolSize:
+    return size_pool(WorkerConfig(**settings), {"CPU": cpus, "GPU": gpus, "memory": 1e9})  # type: ignore[arg-type]
+
+
+def test_every_gpu_gets_an_actor_that_holds_no_cpu() -> None:
+    assert size(4, 8) == PoolSize(num_actors=8, gpus_per_actor=1, cpus_per_actor=0, device="cuda")
+
+
+def test_actors_may_share_a_gpu() -> None:
+    assert size(4, 2, gpus_per_actor=0.5).num_actors == 4
+    assert size(4, 1, gpus_per_actor=0.1).num_actors == 10
+
+
+def test_without_gpus_there_is_one_actor_on_one_cpu() -> None:
+    assert size(2) == PoolSize(num_actors=1, gpus_per_actor=0, cpus_per_actor=1, device="cpu")
+
+
+def test_on_a_single_cpu_the_actor_holds_none() -> None:
+    assert size(1) == PoolSize(num_actors=1, gpus_per_actor=0, cpus_per_actor=0, device="cpu")
+
+
+def test_device_cpu_leaves_the_gpus_alone() -> None:
+    assert size(4, 2, device="cpu", num_actors=3) == PoolSize(
+        num_actors=3, gpus_per_actor=0, cpus_per_actor=1, device="cpu"
+    )
+
+
+@pytest.mark.parametrize("num_cpus", [1, 2, 3, 5, 64])
+@pytest.mark.parametrize("num_gpus", [0, 1, 8])
+@pytest.mark.parametrize("num_actors", [None, 1, 2, 4, 63])
+def test_a_pool_that_is_allowed_fits_and_leaves_a_cpu(num_cpus: int, num_gpus: int, num_actors: int | None) -> None:
+    try:
+        pool = size(num_cpus, num_gpus, num_actors=num_actors)
+    except ConfigError:
+        return
+    assert pool.num_actors == num_actors or num_actors is None
+    assert pool.num_actors * pool.cpus_per_actor <= num_cpus - 1
+    assert pool.num_actors * pool.gpus_per_actor <= num_gpus
+
+
+@pytest.mark.parametrize(
+    ("resources", "settings", "message"),
+    [
+        ((0, 1), {}, "0 CPUs"),
+        ((4, 0), {"num_actors": 4}, "num_actors=4 on CPUs needs 5 CPUs.*set num_actors to 3 or less"),
+        ((4, 0), {"device": "cuda"}, "offers 0 GPUs.*device cpu"),
+        ((4, 2), {"num_actors": 3}, "3 actors.*need 3 GPUs.*offers 2.*num_actors to 2 or less"),
+        ((4, 1), {"gpus_per_actor": 2.0}, "gpus_per_actor=2.*offers 1 GPUs"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_remedy(
+    resources: tuple[float, float], settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        size(*resources, **settings)
+    assert "\n" not in str(caught.value)

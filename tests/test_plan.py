@@ -1,0 +1,175 @@
+"""One pass over a manifest: duplicates, what is done, the parts on disk, and figures that add up."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from omnigen_actor.errors import ManifestError, OutputError
+from omnigen_actor.schema import PLAN, RECORD, Status
+from pipelines.config import GenerationConfig, RunConfig
+from pipelines.ledger import Ledger, digest
+from pipelines.manifest import open_manifest
+from pipelines.plan import ROWS_PER_PART, ROWS_PER_ROW_GROUP, PlanSummary, stage_plan
+
+TEXT: dict[str, Any] = {"task": "text_to_image", "instruction": "A cat."}
+EDIT: dict[str, Any] = {"task": "edit", "instruction": "Red.", "images": ["in.png"]}
+
+
+def stage(folder: Path, rows: list[dict[str, Any]], config: RunConfig | None = None, run_id: str = "r1") -> PlanSummary:
+    manifest = folder / "m.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    store = str(folder / "store")
+    return stage_plan(open_manifest(str(manifest)), config or RunConfig(), Ledger.load(store), store, run_id)
+
+
+def planned(summary: PlanSummary) -> list[dict[str, Any]]:
+    return [row for part in summary.part_uris for row in pq.read_table(part).to_pylist()]
+
+
+def finish(folder: Path, summary: PlanSummary, status: str = Status.OK) -> None:
+    """Write a record for every row that was to do, as the actor does."""
+    (folder / "store" / "records").mkdir(parents=True, exist_ok=True)
+    for number, part in enumerate(summary.part_uris):
+        rows = pq.read_table(part).to_pylist()
+        for row in rows:
+            blank: dict[str, Any] = {
+                "image_sha256": [],
+                "model": "fake",
+                "model_sha256": "",
+                "fetch_seconds": 0.0,
+                "generate_seconds": 0.0,
+                "write_seconds": 0.0,
+                "finished_at": datetime.now(UTC),
+                "run_id": "r",
+            }
+            row.update(blank, status=Status.FAILED if row["error"] else status)
+        name = f"{Path(summary.plan_uri).name}-{number}.parquet"
+        pq.write_table(pa.Table.from_pylist(rows, schema=RECORD), folder / "store" / "records" / name)
+
+
+def test_figures_add_up(tmp_path: Path) -> None:
+    rows = [
+        {**TEXT, "id": "a", "num_samples": 3},
+        {**EDIT, "id": "b"},
+        {**EDIT, "id": "c", "width": 0, "height": 0},
+        {**TEXT, "id": "d", "task": "nope"},
+        {**EDIT, "id": "b"},
+    ]
+    config = RunConfig(generation=GenerationConfig(width=64, height=32, steps=10, max_input_image_size=128))
+    summary = stage(tmp_path, rows, config)
+    assert (summary.num_rows, summary.num_duplicates) == (5, 1)
+    assert (summary.num_planned, summary.num_done, summary.num_to_do, summary.num_bad) == (6, 0, 6, 2)
+    assert summary.num_per_task == {"text_to_image": 3, "edit": 2, "unknown": 1}
+    assert summary.pixel_steps == 3 * 64 * 32 * 10 + 128 * 128 * 10
+    assert len(summary.digests) == 6
+
+
+def test_parts_are_normalised_parquet_of_bounded_size(tmp_path: Path) -> None:
+    summary = stage(tmp_path, [{**TEXT, "id": n, "num_samples": 3, "note": str(n)} for n in range(3000)])
+    assert summary.plan_uri == str(tmp_path / "store" / "plan" / "r1")
+    assert [Path(part).name for part in summary.part_uris] == [f"part-{n:05d}.parquet" for n in range(3)]
+    files = [pq.ParquetFile(part) for part in summary.part_uris]
+    assert [file.metadata.num_rows for file in files] == [ROWS_PER_PART, ROWS_PER_PART, 9000 - 2 * ROWS_PER_PART]
+    for file in files:
+        assert file.schema_arrow == pa.schema([*PLAN, ("note", pa.string())])
+        assert file.metadata.row_group(0).num_rows == ROWS_PER_ROW_GROUP
+    found = [(row["id"], row["sample"]) for row in planned(summary)]
+    assert found == [(str(n), sample) for n in range(3000) for sample in range(3)]
+    assert np.array_equal(np.concatenate([digest(pq.read_table(part)) for part in summary.part_uris]), summary.digests)
+
+
+def test_a_row_of_many_samples_passes_in_parts(tmp_path: Path) -> None:
+    summary = stage(tmp_path, [{**TEXT, "id": "a", "num_samples": 10_000}])
+    assert (summary.num_rows, summary.num_planned, len(summary.part_uris)) == (1, 10_000, 3)
+
+
+def test_a_second_run_plans_what_is_left(tmp_path: Path) -> None:
+    rows = [{**TEXT, "id": "a"}, {**EDIT, "id": "b"}, {**TEXT, "id": "bad", "steps": 0}]
+    first = stage(tmp_path, rows)
+    finish(tmp_path, first)
+    again = stage(tmp_path, rows, run_id="r2")
+    assert (again.num_planned, again.num_done, again.num_to_do, again.num_bad) == (3, 3, 0, 1)
+    assert again.part_uris == ()
+    assert not (tmp_path / "store" / "plan" / "r2").exists()
+    assert np.array_equal(again.digests, first.digests)
+    audit = Ledger.load(str(tmp_path / "store")).audit(again.digests)
+    assert (audit.num_ok, audit.num_failed, audit.adds_up) == (2, 1, True)
+
+    more = [{**TEXT, "id": "new"}, {**EDIT, "id": "b", "instruction": "Blue."}, *rows[::2]]
+    third = stage(tmp_path, more, run_id="r3")
+    assert (third.num_planned, third.num_done, third.num_to_do) == (4, 2, 2)
+    assert [(row["id"], row["attempt"]) for row in planned(third)] == [("new", 1), ("b", 2)]
+    audit = Ledger.load(str(tmp_path / "store")).audit(third.digests)
+    assert (audit.num_missing, audit.adds_up) == (2, False)
+
+
+def test_failed_rows_are_planned_again_on_request(tmp_path: Path) -> None:
+    rows = [{**TEXT, "id": "a"}]
+    finish(tmp_path, stage(tmp_path, rows), Status.FAILED)
+    assert stage(tmp_path, rows).num_to_do == 0
+    summary = stage(tmp_path, rows, RunConfig(retry_failed=True), "r2")
+    assert [(row["id"], row["attempt"]) for row in planned(summary)] == [("a", 2)]
+
+
+def test_a_repeated_row_is_planned_once_and_counted(tmp_path: Path) -> None:
+    row = {**TEXT, "id": "a", "num_samples": 2, "note": {"x": [1]}}
+    far = [{**TEXT, "id": n, "num_samples": 1, "note": None} for n in range(5000)]
+    summary = stage(tmp_path, [row, row, *far, row])
+    assert (summary.num_rows, summary.num_duplicates, summary.num_planned) == (5003, 2, 5002)
+    assert [row["id"] for row in planned(summary)] == ["a", "a", *map(str, range(5000))]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"instruction": "A dog."}, {"num_samples": 2}, {"note": "other"}, {"steps": 0}, {"width": 64, "height": 64}],
+    ids=lambda change: next(iter(change)),
+)
+def test_one_id_with_different_content_stops_the_run_and_names_both_rows(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    row = {**TEXT, "id": "twice", "note": "one"}
+    between = [{**TEXT, "id": n} for n in range(5000)]
+    with pytest.raises(ManifestError, match=r"^rows 2 and 5003 of the manifest have the same id 'twice'") as caught:
+        stage(tmp_path, [{**TEXT, "id": "first"}, row, *between, row | change])
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_without_ids_are_told_apart_by_their_content(tmp_path: Path) -> None:
+    summary = stage(tmp_path, [TEXT, EDIT, TEXT, {**TEXT, "instruction": "A dog."}])
+    assert (summary.num_planned, summary.num_duplicates) == (3, 1)
+    with pytest.raises(ManifestError, match=r"rows 1 and 2 .* have no id .* differ in other columns; give them ids"):
+        stage(tmp_path, [{**TEXT, "note": "x"}, {**TEXT, "note": "y"}])
+
+
+def test_lines_that_are_no_rows_are_planned_as_failed_rows(tmp_path: Path) -> None:
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text(json.dumps({**TEXT, "id": "a"}) + "\nbroken\nbroken\n")
+    summary = stage_plan(open_manifest(str(manifest)), RunConfig(), Ledger.load(str(tmp_path)), str(tmp_path), "r1")
+    assert (summary.num_planned, summary.num_bad, summary.num_duplicates) == (3, 2, 0)
+    assert [(row["id"], row["error_kind"]) for row in planned(summary)][1:] == [
+        ("line-2", "bad_row"),
+        ("line-3", "bad_row"),
+    ]
+
+
+def test_a_store_that_can_not_be_written_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file where the store should be")
+    with pytest.raises(OutputError, match=r"store") as caught:
+        stage(tmp_path, [{**TEXT, "id": "a"}])
+    assert "\n" not in str(caught.value)
+
+
+def test_planning_imports_neither_ray_nor_torch() -> None:
+    code = "import pipelines.plan, sys; print(sorted({'ray', 'torch', 'diffusers', 'transformers'} & set(sys.modules)))"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
