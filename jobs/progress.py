@@ -131,7 +131,8 @@ def _sum(summary: Summary) -> str:
     )
     if summary.adds_up:
         return account
-    return f"{account}: IT DOES NOT ADD UP, {summary.num_recorded} of {summary.num_in} rows have a record"
+    doubled = f", {summary.num_doubled} have two" if summary.num_doubled else ""
+    return f"{account}: IT DOES NOT ADD UP, {summary.num_recorded} of {summary.num_in} rows have a record{doubled}"
 
 
 def _one_line(text: str) -> str:

@@ -45,7 +45,7 @@ class TaskSpec:
         prompt = self.wording
         for number in range(1, num_images + 1):
             prompt = prompt.replace(f"{{img{number}}}", placeholders.placeholder(number))
-        return prompt.replace("{i}", text).strip()
+        return prompt.replace("{i}", text)
 
     def _check(self, text: str, num_images: int) -> None:
         if not self.min_images <= num_images <= self.max_images:

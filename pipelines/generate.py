@@ -173,6 +173,7 @@ def _account(plan: PlanSummary, tally: Tally, store_root: str, started: float) -
         num_ok=audit.num_ok,
         num_failed=audit.num_failed,
         num_skipped=audit.num_skipped,
+        num_doubled=audit.num_doubled,
         num_already_done=plan.num_done,
         num_generated=tally.num_done,
         errors=audit.errors,

@@ -27,8 +27,9 @@ class Summary:
     """The account of a whole output: every row of the manifest, whichever run finished it.
 
     ``num_in`` counts the distinct (id, sample) of the manifest; ``num_ok``, ``num_failed`` and ``num_skipped`` count
-    those among them whose current record says so, each once: a lost row makes the sum too small, a row recorded
-    twice can't hide it. ``num_generated`` were finished by this run and ``num_already_done`` by earlier ones.
+    those among them whose current record says so, each once: a lost row makes the sum too small, and a row recorded
+    twice can't hide it, as ``num_doubled`` counts those. ``num_generated`` were finished by this run and
+    ``num_already_done`` by earlier ones.
     ``errors`` holds (kind, count, one example message), most frequent first. ``seconds`` is this run's wall time.
     """
 
@@ -43,6 +44,7 @@ class Summary:
     images_uri: str
     records_uri: str
     summary_uri: str
+    num_doubled: int = 0
 
     @property
     def num_recorded(self) -> int:
@@ -51,8 +53,8 @@ class Summary:
 
     @property
     def adds_up(self) -> bool:
-        """Whether in = ok + failed + skipped."""
-        return self.num_in == self.num_recorded
+        """Whether in = ok + failed + skipped, each row recorded once."""
+        return self.num_in == self.num_recorded and not self.num_doubled
 
     @property
     def percent_without_image(self) -> float:

@@ -26,8 +26,10 @@ class Reference:
     """Diffusers' transformer, VAE, scheduler, prompt processing and collator, called with a batch of 1."""
 
     def __init__(self, folder: Path) -> None:
-        self.transformer = OmniGenTransformer2DModel.from_pretrained(folder / "transformer").eval()
-        self.vae = AutoencoderKL.from_pretrained(folder / "vae").eval()
+        self.transformer = OmniGenTransformer2DModel.from_pretrained(
+            folder / "transformer", low_cpu_mem_usage=False
+        ).eval()
+        self.vae = AutoencoderKL.from_pretrained(folder / "vae", low_cpu_mem_usage=False).eval()
         self.scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
         self.collator = OmniGenCollator(hidden_size=self.transformer.config.hidden_size)
         # Its constructor needs torchvision; the prompt processing that is used here does not.

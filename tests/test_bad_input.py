@@ -133,9 +133,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(
-    photos: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[int, str, Path]:
+def finished(photos: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, str, Path]:
     """Exit code, output and store of one run over all rows, good and bad in turn."""
     store = tmp_path_factory.mktemp("runs") / "store"
     with HttpServer(photos) as server:

@@ -185,6 +185,14 @@ def test_info_names_the_weights(tiny_model, engine: OmniGenEngine):
     assert engine.info.versions["torch"] == torch.__version__
 
 
+def test_bfloat16_weights_stay_near_the_fp32_result(tiny_model, engine: OmniGenEngine, mixed: list[Request]):
+    """The dtype of a GPU, on a CPU: noise, guidance and integration stay fp32, so only the weights' rounding shows."""
+    rough = OmniGenEngine.from_pretrained(str(tiny_model), device="cpu", dtype="bfloat16")
+    for found, expected in zip(rough.latents(mixed), engine.latents(mixed), strict=True):
+        assert found.dtype == torch.float32
+        assert 1e-5 < (found - expected).norm() / expected.norm() < 0.1
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_gpu_agrees_with_the_cpu_in_fp32(tiny_model, engine: OmniGenEngine, mixed: list[Request]):

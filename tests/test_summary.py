@@ -24,6 +24,7 @@ def test_a_summary_adds_up_only_when_every_row_has_a_record() -> None:
     assert SUMMARY.adds_up
     assert not replace(SUMMARY, num_ok=22).adds_up
     assert not replace(SUMMARY, num_ok=24).adds_up
+    assert not replace(SUMMARY, num_doubled=1).adds_up
 
 
 def test_skipped_rows_count_as_rows_without_an_image() -> None:

@@ -32,7 +32,7 @@ ONE, TWO, THREE = map(placeholder, (1, 2, 3))
             "in_context",
             3,
             "According to the following examples, generate an output for the input.\n"
-            f"Input: {ONE}\nOutput: {TWO}\n\nInput: {THREE}\nOutput:",
+            f"Input: {ONE}\nOutput: {TWO}\n\nInput: {THREE}\nOutput: ",
         ),
         ("custom", 0, "Make it."),
     ],
