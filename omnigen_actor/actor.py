@@ -92,7 +92,7 @@ class OmniGenActor:
         """A record of a failure, until the image is there: a row that nobody finishes can't pass for a good one."""
         return row | {
             "status": Status.FAILED,
-            "model": self._engine.info.name,
+            "model": uri.redact(self._engine.info.name),
             "model_sha256": self._engine.info.sha256,
             "generate_seconds": 0.0,
             "write_seconds": 0.0,

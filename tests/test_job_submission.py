@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 ENVIRONMENT = os.environ | {
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # as in an activated environment
-    "RAY_AUTH_MODE": "token",  # Ray's own default
+    "RAY_AUTH_MODE": "token",  # as on a cluster that others can reach
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
 }
 

@@ -32,7 +32,7 @@ WORDS = [
     "dogs",
 ]
 
-sides = st.integers(1, 12).map(lambda tokens: 16 * tokens)
+sides = st.integers(1, 20).map(lambda tokens: 16 * tokens)
 scales = st.floats(0.0, 4.0).map(lambda scale: round(scale, 2))
 
 

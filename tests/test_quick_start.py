@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[1]
 
 def quick_start() -> list[str]:
     """The commands of README's first block."""
-    block = re.search(r"## Quick start\n.*?```\w*\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    block = re.search(
+        r"## Quick start\n.*?```\w*\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
+    )
     assert block
     return [line.split("#")[0].strip() for line in block[1].splitlines()]
 
