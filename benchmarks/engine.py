@@ -33,7 +33,7 @@ from omnigen_actor.engine import OmniGenEngine
 from omnigen_actor.placeholders import placeholder
 from omnigen_actor.tiny_checkpoint import write_tiny_checkpoint
 from omnigen_actor.types import Request
-from tests.reference import Reference, guide, initial_noise, relative_error, to_tensor
+from tests.reference import Reference, relative_error, to_tensor
 
 MODEL = {"hidden_size": 768, "num_attention_heads": 8, "num_key_value_heads": 8, "num_layers": 6}
 MODEL |= {"intermediate_size": 2048, "original_max_position_embeddings": 4096, "max_position_embeddings": 131072}
@@ -94,7 +94,7 @@ def measure(
     if error > 1e-4:
         raise SystemExit(f"{shape.name}: the engine's latent is off by {error:.1e}: this would compare unequal work")
     rate = matmul_rate()  # beside each shape, as a shared machine drifts
-    seconds = report.rounds(contenders, options.rounds)
+    seconds = report.rounds({name: report.timed(run) for name, run in contenders.items()}, options.rounds)
     median = {name: statistics.median(values) for name, values in seconds.items()}
     against = {name: report.ratios(seconds[name], seconds["engine"]) for name in ("batched", "branches")}
     floor = floor_flops(shape, reference, options.steps) / rate
@@ -106,27 +106,8 @@ def measure(
 
 def baseline(reference: Reference, request: Request, *, batched: bool) -> Callable[[], torch.Tensor]:
     """Diffusers' denoising loop over one row, from collated inputs and encoded images to the final latent."""
-    pixels = [to_tensor(image) for image in request.images]
-    inputs = reference.branch_inputs(request, pixels)
-    height, width = request.height or 0, request.width or 0
-    calls = [reference.collate(group, height, width) for group in ([inputs] if batched else [[one] for one in inputs])]
-    with torch.inference_mode():
-        latents = [reference.encode(call["input_pixel_values"]) for call in calls]
-
-    @torch.inference_mode()
-    def run() -> torch.Tensor:
-        z = initial_noise(request.seed, height, width)[None]
-        reference.scheduler.set_timesteps(sigmas=np.linspace(1, 0, request.steps + 1)[: request.steps])
-        for t in reference.scheduler.timesteps:
-            parts = [
-                reference.velocity(z.expand(len(call["input_ids"]), -1, -1, -1), t, call, given)
-                for call, given in zip(calls, latents, strict=True)
-            ]
-            v = list(torch.cat(parts).split(1))
-            z = reference.scheduler.step(guide(request, v), t, z, return_dict=False)[0]
-        return z[0]
-
-    return run
+    prepared = reference.prepare(request, batched=batched)
+    return lambda: reference.denoise(request, prepared)
 
 
 def floor_flops(shape: Shape, reference: Reference, steps: int) -> float:

@@ -13,8 +13,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +68,7 @@ class Bench:
             manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
             command = [sys.executable, "-m", "jobs.generate", str(manifest), f"{folder}/store"]
             command += ["--model", str(self.model), "--max-input-image-size", "256", "--num-actors", "1"]
-            started = time.perf_counter()
-            subprocess.run(command, capture_output=True, check=True)
-            return time.perf_counter() - started
+            return report.timed(lambda: subprocess.run(command, capture_output=True, check=True))()
 
 
 def main() -> None:
@@ -87,11 +85,9 @@ def main() -> None:
         contenders = {}
         for size in (SHORT, LONG):
             rows = make_rows(size, photo)
-            contenders[f"bare {size}"] = lambda rows=rows: taken.append(bench.bare(rows))
-            contenders[f"pipeline {size}"] = lambda rows=rows: taken.append(bench.pipeline(rows))
-        taken: list[float] = []
-        report.rounds(contenders, options.rounds)
-    seconds = {name: taken[place :: len(contenders)] for place, name in enumerate(contenders)}
+            contenders[f"bare {size}"] = partial(bench.bare, rows)
+            contenders[f"pipeline {size}"] = partial(bench.pipeline, rows)
+        seconds = report.rounds(contenders, options.rounds)
     show(seconds, options.output)
 
 

@@ -15,17 +15,27 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-Timed = Callable[[], object]
+Contender = Callable[[], float]
+"""Runs once and returns its seconds."""
 
 
-def rounds(contenders: dict[str, Timed], num_rounds: int) -> dict[str, list[float]]:
+def timed(run: Callable[[], object]) -> Contender:
+    """A contender whose seconds are those of the whole call."""
+
+    def contender() -> float:
+        started = time.perf_counter()
+        run()
+        return time.perf_counter() - started
+
+    return contender
+
+
+def rounds(contenders: dict[str, Contender], num_rounds: int) -> dict[str, list[float]]:
     """Seconds of each contender in each round. All run in turn, so that a drift of the machine hits all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(num_rounds):
-        for name, run in contenders.items():
-            started = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - started)
+        for name, contender in contenders.items():
+            seconds[name].append(contender())
     return seconds
 
 

@@ -114,7 +114,8 @@ class OmniGenEngine:
         except RowError as error:
             return Failure(request=request, error=error)
         except RuntimeError as error:
-            return _out_of_memory(request, error)
+            _free_memory(error)
+            return _too_large(request)
         return _Job(request=request, row=row, seconds=time.perf_counter() - started)
 
     def _run(self, wave: list[_Job]) -> Iterator[Outcome]:
@@ -133,9 +134,9 @@ class OmniGenEngine:
         try:
             sampler.denoise(self._transformer, [job.row for job in wave])
         except RuntimeError as error:
+            _free_memory(error)
             if len(wave) == 1:
-                return {id(wave[0]): _out_of_memory(wave[0].request, error)}
-            _out_of_memory(wave[0].request, error)  # anything else than memory is not ours to handle
+                return {id(wave[0]): _too_large(wave[0].request)}
         else:
             return {}
         half = len(wave) // 2
@@ -147,7 +148,8 @@ class OmniGenEngine:
         try:
             pixels = self._vae.decode(job.row.latent)
         except RuntimeError as error:
-            return _out_of_memory(job.request, error)
+            _free_memory(error)
+            return _too_large(job.request)
         if not (torch.isfinite(job.row.latent).all() and torch.isfinite(pixels).all()):
             message = f"the latent of row {job.request.id!r} is not finite after {job.request.steps} steps"
             return Failure(request=job.request, error=RowError(ErrorKind.NON_FINITE, Stage.GENERATE, message))
@@ -156,12 +158,16 @@ class OmniGenEngine:
         return Result(request=job.request, image=image, num_tokens=job.wave_tokens, seconds=seconds)
 
 
-def _out_of_memory(request: Request, error: RuntimeError) -> Failure:
-    """The failure of a row that does not fit. Raises ``error`` again when it is about something else."""
+def _free_memory(error: RuntimeError) -> None:
+    """Make room after an error of memory. Raises any other error again: it is not ours to handle."""
     if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
         raise error
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def _too_large(request: Request) -> Failure:
+    """The failure of a row that does not fit even alone."""
     size = f"{request.width}×{request.height}" if request.width else "the input image's size"
     message = f"row does not fit the device's memory even alone, at {size} with {len(request.images)} input images"
     return Failure(request=request, error=RowError(ErrorKind.OUT_OF_MEMORY, Stage.GENERATE, message))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,14 @@ from transformers import AutoTokenizer
 
 from omnigen_actor.prompt import DEFAULT_NEGATIVE_PROMPT
 from omnigen_actor.types import Request
+
+
+class Prepared(NamedTuple):
+    """The starting noise (1, channels, h, w), the collated inputs of each call, and the image latents of each call."""
+
+    noise: Tensor
+    calls: list[dict[str, Any]]
+    latents: list[list[Tensor]]
 
 
 class Reference:
@@ -36,18 +44,32 @@ class Reference:
         self.processor = OmniGenMultiModalProcessor.__new__(OmniGenMultiModalProcessor)
         self.processor.text_tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
 
-    @torch.no_grad()
     def latent(self, request: Request) -> Tensor:
         """The final latent (channels, h, w) of one request."""
+        return self.denoise(request, self.prepare(request))
+
+    @torch.no_grad()
+    def prepare(self, request: Request, *, batched: bool = False) -> Prepared:
+        """What comes before the first step. ``batched``: all branches in one padded call, as diffusers' users have it;
+        the result is wrong then where their lengths differ.
+        """
         pixels = [to_tensor(crop_image(image, request.max_input_image_size)) for image in request.images]
         height, width = (request.height, request.width) if request.height else pixels[0].shape[-2:]
-        branches = [self.collate([inputs], height, width) for inputs in self.branch_inputs(request, pixels)]
-        latents = [self.encode(branch["input_pixel_values"]) for branch in branches]
-        z = initial_noise(request.seed, height, width)[None]
+        inputs = self.branch_inputs(request, pixels)
+        groups = [inputs] if batched else [[one] for one in inputs]
+        calls = [self.collate(group, height, width) for group in groups]
+        latents = [self.encode(call["input_pixel_values"]) for call in calls]
+        return Prepared(initial_noise(request.seed, height, width)[None], calls, latents)
+
+    @torch.no_grad()
+    def denoise(self, request: Request, prepared: Prepared) -> Tensor:
+        """All steps: the final latent (channels, h, w)."""
+        z = prepared.noise
         self.scheduler.set_timesteps(sigmas=np.linspace(1, 0, request.steps + 1)[: request.steps])
         for t in self.scheduler.timesteps:
-            v = [self.velocity(z, t, branch, given) for branch, given in zip(branches, latents, strict=True)]
-            z = self.scheduler.step(guide(request, v), t, z, return_dict=False)[0]
+            calls = zip(prepared.calls, prepared.latents, strict=True)
+            v = [self.velocity(z.expand(len(call["input_ids"]), -1, -1, -1), t, call, given) for call, given in calls]
+            z = self.scheduler.step(guide(request, torch.cat(v).split(1)), t, z, return_dict=False)[0]
         return z[0]
 
     def branch_inputs(self, request: Request, pixels: list[Tensor]) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,6 @@ from pipelines.config import GenerationConfig, RunConfig, WorkerConfig
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 Contents = tuple[dict[str, bytes], list[dict[str, Any]]]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """One local Ray for all runs of this file, with room for two actors."""
-    import ray
-
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +52,7 @@ def config(tiny_model: Path) -> RunConfig:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(cluster: None, rows: list[dict[str, Any]], config: RunConfig, tmp_path_factory) -> Contents:
+def undisturbed(local_ray: None, rows: list[dict[str, Any]], config: RunConfig, tmp_path_factory) -> Contents:
     """What every other way of running has to equal."""
     return contents(generate(tmp_path_factory.mktemp("undisturbed"), rows, config))
 

@@ -6,18 +6,16 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+
+from tests.servers import listens, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -31,7 +29,7 @@ ENVIRONMENT = os.environ | {
 
 
 @pytest.fixture(scope="module")
-def head() -> Iterator[str]:
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Ray head's job server. Ports of 6379–9999: higher ones may meet those of Ray's own workers."""
     port, dashboard = free_port(6400), free_port(8300)
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # socket paths must be short
@@ -43,8 +41,11 @@ def head() -> Iterator[str]:
         "--include-dashboard=true",
     ]
     command += ["--block"]
-    started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+    log = tmp_path_factory.mktemp("head") / "head.log"
+    with log.open("ab") as output:
+        started = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=ENVIRONMENT)
     try:
+        wait_until(lambda: listens(dashboard), "the Ray head", started, log)
         yield f"http://127.0.0.1:{dashboard}"
     finally:
         started.terminate()
@@ -89,7 +90,6 @@ def submit(head: str, manifest: Path, store: Path) -> subprocess.CompletedProces
         "64",
     ]
     command = [*RAY, "job", "submit", f"--address={head}", "--working-dir", ".", "--", *job]
-    wait_for(head)
     return subprocess.run(
         command,
         cwd=checkout,
@@ -101,22 +101,5 @@ def submit(head: str, manifest: Path, store: Path) -> subprocess.CompletedProces
     )
 
 
-def wait_for(head: str) -> None:
-    """Until the job server answers; without Ray's token it says 401, which is an answer."""
-    for _ in range(120):
-        try:
-            with urllib.request.urlopen(f"{head}/api/version", timeout=5):
-                return
-        except urllib.error.HTTPError:
-            return
-        except OSError:
-            time.sleep(0.5)
-    raise AssertionError(f"no Ray head at {head}")
-
-
 def free_port(first: int) -> int:
-    for port in range(first, first + 400):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)):
-                return port
-    raise AssertionError(f"no free port from {first}")
+    return next(port for port in range(first, first + 400) if not listens(port))

@@ -7,7 +7,6 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,7 @@ from pipelines.generate import build_processor, run
 from pipelines.records import WriteRecords
 from pipelines.summary import Summary, Tally
 
-# Ray warns of its own settings when it sets them.
-pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
 CONFIG = RunConfig(
     model="fake",
@@ -42,15 +40,6 @@ class Finished:
     store: Path
     summary: Summary
     heard: list[object]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    import ray
-
-    ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
 
 
 def manifest_rows(folder: Path) -> list[dict[str, Any]]:
@@ -79,7 +68,7 @@ def write_manifest(folder: Path, name: str, rows: list[dict[str, Any]]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def first(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """One actor, batches of 4. Tests only read it."""
     folder = tmp_path_factory.mktemp("first")
     manifest = write_manifest(folder, "rows.jsonl", manifest_rows(folder))
