@@ -45,8 +45,9 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with log.open("ab") as output:
         started = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=ENVIRONMENT)
     try:
-        wait_until(lambda: listens(dashboard), "the Ray head", started, log)
-        yield f"http://127.0.0.1:{dashboard}"
+        address = f"http://127.0.0.1:{dashboard}"
+        wait_until(lambda: listens(dashboard) and takes_jobs(address), "the Ray head", started, log, timeout_s=120)
+        yield address
     finally:
         started.terminate()
         started.wait(60)
@@ -99,6 +100,12 @@ def submit(head: str, manifest: Path, store: Path) -> subprocess.CompletedProces
         timeout=180,
         env=ENVIRONMENT,
     )
+
+
+def takes_jobs(address: str) -> bool:
+    """Whether the head has an agent to run jobs with: its job server answers before there is one."""
+    command = [*RAY, "job", "submit", f"--address={address}", "--no-wait", "--", "true"]
+    return subprocess.run(command, capture_output=True, check=False, timeout=60, env=ENVIRONMENT).returncode == 0
 
 
 def free_port(first: int) -> int:
