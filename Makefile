@@ -32,7 +32,7 @@ clean:
 	rm -rf $(VENV) $(TINY_MODEL) $(DEMO) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # The index is written last, so its presence means a whole checkpoint. Images of an older one are not continued.
-$(TINY_MODEL)/model_index.json: omnigen_actor/tiny_checkpoint.py | $(READY)
+$(TINY_MODEL)/model_index.json: omnigen_actor/checkpoint/tiny.py | $(READY)
 	rm -rf $(DEMO)
 	$(BIN)/python -m jobs.tiny_model $(TINY_MODEL)
 

@@ -29,9 +29,9 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the reference lives with the tests
 
 from benchmarks import report
+from omnigen_actor.checkpoint.tiny import write_tiny_checkpoint
 from omnigen_actor.engine import OmniGenEngine
 from omnigen_actor.placeholders import placeholder
-from omnigen_actor.tiny_checkpoint import write_tiny_checkpoint
 from omnigen_actor.types import Request
 from tests.reference import Reference, relative_error, to_tensor
 

@@ -21,7 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import report
-from omnigen_actor.tiny_checkpoint import write_tiny_checkpoint
+from omnigen_actor.checkpoint.tiny import write_tiny_checkpoint
 
 SHORT, LONG = 8, 40
 STEPS, SIDE = 10, 256

@@ -22,7 +22,7 @@ def _write(argv: list[str]) -> int:
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="where to write it; created where it is missing")
     parser.add_argument("--seed", metavar="INTEGER", type=int, default=0, help="of the random weights (default: 0)")
     arguments = parser.parse(argv)
-    from omnigen_actor.tiny_checkpoint import write_tiny_checkpoint
+    from omnigen_actor.checkpoint.tiny import write_tiny_checkpoint
 
     try:
         write_tiny_checkpoint(arguments.folder, arguments.seed)

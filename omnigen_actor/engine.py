@@ -13,14 +13,14 @@ from dataclasses import dataclass
 
 import torch
 
-from omnigen_actor import sampler
-from omnigen_actor.checkpoint import VAE, open_checkpoint
+from omnigen_actor.checkpoint.opening import VAE, open_checkpoint
 from omnigen_actor.errors import ErrorKind, RowError, Stage
-from omnigen_actor.loading import library_versions, load_tokenizer, load_transformer, pick_device, pick_dtype
-from omnigen_actor.prepare import Preparer
-from omnigen_actor.transformer import Transformer
+from omnigen_actor.model import sampler
+from omnigen_actor.model.loading import library_versions, load_tokenizer, load_transformer, pick_device, pick_dtype
+from omnigen_actor.model.prepare import Preparer
+from omnigen_actor.model.transformer import Transformer
+from omnigen_actor.model.vae import Vae, to_image
 from omnigen_actor.types import Failure, ModelInfo, Outcome, Request, Result
-from omnigen_actor.vae import Vae, to_image
 
 WAVE_TOKENS = 8192
 """Packed image tokens of a wave on a GPU: matrix products are at their full rate from about 4 to 8 thousand rows on."""

@@ -59,7 +59,7 @@ def verify_model(model: str) -> str:
     if _CLASS.fullmatch(model):
         _import_class(model)
         return hashlib.sha256(model.encode()).hexdigest()
-    from omnigen_actor.checkpoint import open_checkpoint
+    from omnigen_actor.checkpoint.opening import open_checkpoint
 
     return open_checkpoint(model).identity
 

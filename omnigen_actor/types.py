@@ -79,6 +79,35 @@ class ModelInfo:
     device: str
     dtype: str
     versions: dict[str, str] = field(default_factory=dict)
+    approximations: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wave:
+    """What one wave took: a stretch of steps with the same rows. A row that enters or leaves begins another wave.
+
+    ``num_tokens`` are the packed image tokens of a step, over all rows and branches; ``capacity`` is how many there
+    could have been. ``encode_seconds`` and ``prefill_seconds`` are those of the rows that entered with this wave,
+    ``decode_seconds`` those of the rows that left with it. On a GPU these are the device's seconds, and a decode runs
+    beside the next wave.
+    """
+
+    num_rows: int
+    num_branches: int
+    num_tokens: int
+    capacity: int
+    num_steps: int
+    num_prefill_tokens: int
+    encode_seconds: float
+    prefill_seconds: float
+    step_seconds: float
+    decode_seconds: float
+
+    @property
+    def occupancy(self) -> float:
+        """Share of the capacity that was used; above 1 where a single row is larger than the capacity."""
+        return self.num_tokens / self.capacity
 
 
 class Engine(Protocol):
@@ -88,6 +117,10 @@ class Engine(Protocol):
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Outcome]:
         """Yield exactly one outcome per request, in any order."""
+        ...
+
+    def take_waves(self) -> list[Wave]:
+        """What the waves took since the last call, in order."""
         ...
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the tiny checkpoint."""
-    from omnigen_actor.tiny_checkpoint import write_tiny_checkpoint
+    from omnigen_actor.checkpoint.tiny import write_tiny_checkpoint
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
     write_tiny_checkpoint(folder)

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from omnigen_actor.prompt import DEFAULT_NEGATIVE_PROMPT
+from omnigen_actor.model.prompt import DEFAULT_NEGATIVE_PROMPT
 from omnigen_actor.types import Request
 
 

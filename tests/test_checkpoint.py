@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from omnigen_actor.checkpoint import open_checkpoint
+from omnigen_actor.checkpoint.opening import open_checkpoint
 from omnigen_actor.errors import ModelError
 
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
@@ -139,7 +139,7 @@ def test_a_uri_without_a_model_is_refused(tmp_path: Path, monkeypatch):
 def test_opening_a_checkpoint_does_not_load_torch(model: Path):
     code = f"""
 import sys
-from omnigen_actor.checkpoint import open_checkpoint
+from omnigen_actor.checkpoint.opening import open_checkpoint
 open_checkpoint({str(model)!r})
 assert not {{"torch", "transformers", "diffusers", "ray"}} & set(sys.modules)
 """

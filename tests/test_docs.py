@@ -154,7 +154,7 @@ def test_every_module_has_its_line_in_the_architecture() -> None:
     text = doc("architecture.md")
     for package in PACKAGES:
         found = [code(row[0]) for row in table(text.partition(f"### {package}\n")[2], "module", "for")]
-        modules = {path.name for path in (ROOT / package).glob("*.py")} - {"__init__.py"}
+        modules = {path.relative_to(ROOT / package).as_posix() for path in (ROOT / package).rglob("[!_]*.py")}
         assert sorted(found) == sorted(modules)
 
 

@@ -7,9 +7,9 @@ import hashlib
 import pytest
 import torch
 
-from omnigen_actor import sampler
 from omnigen_actor.engine import OmniGenEngine
 from omnigen_actor.errors import ErrorKind, Stage
+from omnigen_actor.model import sampler
 from omnigen_actor.types import Failure, Outcome, Request, Result
 
 IMAGE_1 = "<img><|image_1|></img>"

@@ -186,9 +186,9 @@ def test_tiny_model_says_where_it_wrote(monkeypatch: pytest.MonkeyPatch, capsys:
     from jobs import tiny_model
 
     written: list[object] = []
-    module = ModuleType("omnigen_actor.tiny_checkpoint")
+    module = ModuleType("omnigen_actor.checkpoint.tiny")
     module.write_tiny_checkpoint = lambda folder, seed: written.append((str(folder), seed))  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "omnigen_actor.tiny_checkpoint", module)
+    monkeypatch.setitem(sys.modules, "omnigen_actor.checkpoint.tiny", module)
     assert tiny_model.main(["some/folder", "--seed", "3"]) == 0
     assert written == [("some/folder", 3)]
     assert "some/folder" in capsys.readouterr().out

@@ -21,21 +21,9 @@ MAY_IMPORT = {
 
 HEAVY = ("torch", "diffusers", "transformers", "safetensors.torch")
 
-COMPUTES = {
-    f"omnigen_actor.{name}"
-    for name in (
-        "condition",
-        "engine",
-        "engines",
-        "loading",
-        "prepare",
-        "sampler",
-        "tiny_checkpoint",
-        "transformer",
-        "vae",
-    )
-}
-"""The modules that may import the libraries in HEAVY."""
+COMPUTES = {"omnigen_actor.checkpoint.tiny", "omnigen_actor.engine", "omnigen_actor.engines"}
+COMPUTES_BELOW = "omnigen_actor.model"
+"""The modules, and the package, that may import the libraries in HEAVY."""
 
 LIGHT = [
     "jobs.generate",
@@ -113,9 +101,13 @@ def _problem(module: str, name: str) -> str | None:
         return "omnigen_actor knows nothing of Ray"
     if is_below(name, "ray.data") and package != "pipelines":
         return "Ray Data lives in pipelines"
-    if any(is_below(name, library) for library in HEAVY) and module not in COMPUTES:
+    if any(is_below(name, library) for library in HEAVY) and not _computes(module):
         return "not a module that computes"
     return None
+
+
+def _computes(module: str) -> bool:
+    return module in COMPUTES or is_below(module, COMPUTES_BELOW)
 
 
 def _cycles(modules: dict[str, Path], imports: dict[str, list[str]]) -> list[str]:

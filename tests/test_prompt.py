@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from omnigen_actor.prompt import DEFAULT_NEGATIVE_PROMPT, ImageSpan, Text, images_only_prompt, segments
+from omnigen_actor.model.prompt import DEFAULT_NEGATIVE_PROMPT, ImageSpan, Text, images_only_prompt, segments
 
 IMAGE_1 = "<img><|image_1|></img>"
 IMAGE_2 = "<img><|image_2|></img>"

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omnigen_actor.sampler import branch_weights, euler_times, noise
+from omnigen_actor.model.sampler import branch_weights, euler_times, noise
 from omnigen_actor.types import Request
 from tests.reference import guide
 

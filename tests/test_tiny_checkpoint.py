@@ -5,7 +5,7 @@ from __future__ import annotations
 import filecmp
 from pathlib import Path
 
-from omnigen_actor.tiny_checkpoint import write_tiny_checkpoint
+from omnigen_actor.checkpoint.tiny import write_tiny_checkpoint
 
 
 def test_the_same_seed_writes_the_same_files(tmp_path: Path):

@@ -9,10 +9,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from omnigen_actor.checkpoint import TOKENIZER, TRANSFORMER, Checkpoint
+from omnigen_actor.checkpoint.opening import TOKENIZER, TRANSFORMER, Checkpoint
 from omnigen_actor.errors import ModelError
-from omnigen_actor.prompt import Tokenize
-from omnigen_actor.transformer import Transformer, TransformerConfig
+from omnigen_actor.model.prompt import Tokenize
+from omnigen_actor.model.transformer import Transformer, TransformerConfig
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 

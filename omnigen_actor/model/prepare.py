@@ -13,13 +13,14 @@ from typing import TypeVar
 from PIL.Image import Image
 from torch import Tensor
 
-from omnigen_actor import images, placeholders, sampler
-from omnigen_actor.condition import Condition, prefill
+from omnigen_actor import images, placeholders
 from omnigen_actor.errors import ErrorKind, RowError, Stage
-from omnigen_actor.prompt import DEFAULT_NEGATIVE_PROMPT, Segment, Text, Tokenize, images_only_prompt, segments
-from omnigen_actor.transformer import Transformer
+from omnigen_actor.model import sampler
+from omnigen_actor.model.condition import Condition, prefill
+from omnigen_actor.model.prompt import DEFAULT_NEGATIVE_PROMPT, Segment, Text, Tokenize, images_only_prompt, segments
+from omnigen_actor.model.transformer import Transformer
+from omnigen_actor.model.vae import Vae
 from omnigen_actor.types import PIXELS_PER_TOKEN, Request, round_side
-from omnigen_actor.vae import Vae
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from omnigen_actor.checkpoint import SCHEDULER, TOKENIZER, TRANSFORMER, VAE
-from omnigen_actor.prompt import DEFAULT_NEGATIVE_PROMPT
+from omnigen_actor.checkpoint.opening import SCHEDULER, TOKENIZER, TRANSFORMER, VAE
+from omnigen_actor.model.prompt import DEFAULT_NEGATIVE_PROMPT
 from omnigen_actor.tasks import TASKS
 
 SPECIAL_TOKENS = (

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from omnigen_actor.condition import Condition
-from omnigen_actor.transformer import Transformer, attention
+from omnigen_actor.model.condition import Condition
+from omnigen_actor.model.transformer import Transformer, attention
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from omnigen_actor.prompt import ImageSpan, Segment, Text
-from omnigen_actor.transformer import Transformer, attention
+from omnigen_actor.model.prompt import ImageSpan, Segment, Text
+from omnigen_actor.model.transformer import Transformer, attention
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

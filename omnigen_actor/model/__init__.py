@@ -1,0 +1,1 @@
+"""What computes: the transformer, its conditions and steps, the autoencoder, weights in memory. Knows no tables."""
