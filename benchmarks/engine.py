@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the reference lives with t
 from benchmarks import report
 from omnigen_actor.checkpoint.tiny import write_tiny_checkpoint
 from omnigen_actor.engine import OmniGenEngine
+from omnigen_actor.engine_settings import EngineSettings
 from omnigen_actor.placeholders import placeholder
 from omnigen_actor.types import Request
 from tests.reference import Reference, relative_error, to_tensor
@@ -77,7 +78,7 @@ def main() -> None:
           f"{'of floor':>10}{'error':>10}")  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         write_tiny_checkpoint(Path(scratch), **MODEL)
-        engine = OmniGenEngine.from_pretrained(scratch, device="cpu")
+        engine = OmniGenEngine.from_pretrained(scratch, EngineSettings(device="cpu"))
         reference = Reference(Path(scratch))
         rows = [measure(shape, engine, reference, options) | {"row": shape.name} for shape in shapes(options.side)]
     report.save(options.output, {"steps": options.steps, "model": MODEL, "rows": rows})

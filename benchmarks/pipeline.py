@@ -31,10 +31,11 @@ import json, sys, time
 import torch
 from PIL import Image
 from omnigen_actor.engine import OmniGenEngine
+from omnigen_actor.engine_settings import EngineSettings
 from omnigen_actor.types import Request
 model, rows = sys.argv[1], json.loads(sys.stdin.read())
 torch.set_num_threads(1)
-engine = OmniGenEngine.from_pretrained(model, device="cpu")
+engine = OmniGenEngine.from_pretrained(model, EngineSettings(device="cpu"))
 def request(row):
     images = tuple(Image.open(path).convert("RGB") for path in row["images"])
     mark = "<img><|image_1|></img> " if images else ""

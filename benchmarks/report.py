@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import os
 import platform
@@ -45,8 +46,9 @@ def ratios(slow: list[float], fast: list[float]) -> dict[str, float]:
     return {"min": min(paired), "median": statistics.median(paired), "max": max(paired)}
 
 
+@functools.cache
 def provenance() -> dict[str, Any]:
-    """Date, command, commit, machine and versions."""
+    """Date, command, commit, machine and versions; the GPU where the caller has loaded torch and there is one."""
     names = ("torch", "diffusers", "transformers", "ray", "pillow", "pyarrow")
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -56,15 +58,34 @@ def provenance() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in names},
-    }
+    } | _gpu()
 
 
 def save(path: Path | None, result: dict[str, Any]) -> None:
-    """Write a result with its provenance, where a path is given."""
+    """Write a result with its provenance, where a path is given, and say so."""
+    write(path, result)
+    if path is not None:
+        print(f"saved {path}")
+
+
+def write(path: Path | None, result: dict[str, Any]) -> None:
+    """``save`` without a word, for results that grow."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(provenance() | result, indent=2) + "\n", encoding="utf-8")
-        print(f"saved {path}")
+
+
+def _gpu() -> dict[str, Any]:
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return {}
+    properties = torch.cuda.get_device_properties(0)
+    return {
+        "gpu": properties.name,
+        "gpu_gib": round(properties.total_memory / 2**30, 1),
+        "cuda": torch.version.cuda,
+        "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"),
+    }
 
 
 def _version(name: str) -> str | None:
@@ -75,7 +96,15 @@ def _version(name: str) -> str | None:
 
 
 def _commit() -> str | None:
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return _output("git", "rev-parse", "--short", "HEAD")
+
+
+def _output(*command: str) -> str | None:
+    """What a command says; None where it is not there or fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
     return done.stdout.strip() or None
 
 

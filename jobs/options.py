@@ -66,7 +66,7 @@ def parse(argv: list[str], *, prog: str, description: str = "", epilog: str = ""
     manifest, output, config_path = given.pop("manifest"), given.pop("output"), given.pop("config", None)
     values = read_yaml(config_path) if config_path is not None else {}
     for path, value in given.items():
-        values[path] = value if isinstance(value, bool) else SETTINGS[path].from_text(value, option_name(path))
+        values[path] = value if isinstance(value, bool) else _read(SETTINGS[path], value)
     return Arguments(manifest=manifest, output=output, config=build(values))
 
 
@@ -90,6 +90,11 @@ def build_parser(prog: str, description: str = "", epilog: str = "") -> Parser:
     return parser
 
 
+def _read(setting: Setting, given: Any) -> Any:
+    origin = option_name(setting.path)
+    return setting.from_texts(given, origin) if setting.repeats else setting.from_text(given, origin)
+
+
 def option_name(path: str) -> str:
     """The option of a setting: ``generation.steps`` is ``--steps``."""
     return "--" + SETTINGS[path].name.replace("_", "-")
@@ -102,12 +107,13 @@ def _add(group: argparse._ArgumentGroup, setting: Setting) -> None:
     else:
         choices = setting.metadata.get("choices")
         metavar = f"{{{','.join(choices)}}}" if choices else METAVARS[setting.kind]
-        group.add_argument(option, dest=setting.path, metavar=metavar, help=text)
+        action = "append" if setting.repeats else "store"
+        group.add_argument(option, dest=setting.path, action=action, metavar=metavar, help=text)
 
 
 def _help(setting: Setting) -> str:
     doc = str(setting.metadata["help"])
-    shown = doc if setting.default is None else f"{doc} (default: {_shown(setting.default)})"
+    shown = doc if setting.default in (None, ()) else f"{doc} (default: {_shown(setting.default)})"
     return shown.replace("%", "%%")
 
 

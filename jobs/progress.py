@@ -115,6 +115,7 @@ def format_summary(summary: Summary) -> str:
         _sum(summary),
         f"this run: {summary.num_generated} rows in {summary.seconds:.1f} s ({format_rate(rate)} rows/s)"
         f"; already done: {summary.num_already_done}",
+        *([f"engine: {summary.engine}"] if summary.engine else []),
         *(f"error {kind}: {count} x, for example: {_one_line(example)}" for kind, count, example in summary.errors),
         f"images   {summary.images_uri}",
         f"records  {summary.records_uri}",

@@ -20,6 +20,7 @@ from omnigen_actor import images, store, uri
 from omnigen_actor.errors import ErrorKind, RowError, Stage
 from omnigen_actor.schema import FETCHED, RECORD, Status, table_from_rows
 from omnigen_actor.types import Engine, Failure, Outcome, Request, Result
+from omnigen_actor.wave_report import OnWaves, WaveReport
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class OmniGenActor:
 
     ``open_engine`` is called once, here, and what it raises is raised here. ``max_input_image_size`` is the limit that
     the pixels were fitted to. Images are encoded and written by ``write_threads`` threads while the engine goes on.
+    ``on_waves`` hears after each batch what its waves took.
     """
 
     def __init__(
@@ -58,12 +60,14 @@ class OmniGenActor:
         image_format: str = "png",
         max_input_image_size: int = 1024,
         write_threads: int = 2,
+        on_waves: OnWaves | None = None,
     ) -> None:
         self._store_root = store_root
         self._run_id = run_id
         self._image_format = image_format
         self._max_input_image_size = max_input_image_size
         self._engine = open_engine()
+        self._report_waves = WaveReport(store_root, run_id, on_waves)
         self._writers = ThreadPoolExecutor(write_threads, thread_name_prefix="write-image")
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -71,6 +75,7 @@ class OmniGenActor:
 
         Every image is committed when this returns. Raises nothing for a row.
         """
+        started_at = datetime.now(UTC)
         records = [self._start_record(row) for row in table.select(_CARRIED).to_pylist()]
         requests = self._requests(records, table)
         writes: dict[int, Future[Record]] = {}
@@ -79,6 +84,7 @@ class OmniGenActor:
                 _fail(records[index], outcome.error)
             else:
                 writes[index] = self._writers.submit(self._write, outcome)
+        self._report_waves(self._engine, started_at)  # while images are still being written
         for index, write in writes.items():
             _finish(records[index], write)
         return table_from_rows(records, RECORD, table)
@@ -90,10 +96,13 @@ class OmniGenActor:
 
     def _start_record(self, row: Record) -> Record:
         """A record of a failure, until the image is there: a row that nobody finishes can't pass for a good one."""
+        info = self._engine.info
         return row | {
             "status": Status.FAILED,
-            "model": uri.redact(self._engine.info.name),
-            "model_sha256": self._engine.info.sha256,
+            "model": uri.redact(info.name),
+            "model_sha256": info.sha256,
+            "approximations": list(info.approximations),
+            "adapters": list(info.adapters),
             "generate_seconds": 0.0,
             "write_seconds": 0.0,
             "finished_at": datetime.now(UTC),

@@ -1,173 +1,181 @@
 """OmniGenEngine: a mixed list of requests in, one outcome for each out. Knows nothing of tables, files or clusters.
 
-A wave of rows is: prepare each row (prompt, latents, conditions, noise) -> denoise all together -> decode each. On a
-CPU a wave is one row, because packing rows together would change the rounding there; on a GPU rows share a wave up to a
-token budget. What does not fit is split; what fails is that row's outcome and nobody else's.
+Rows of any sizes, steps and numbers of images step together in a wave, under a budget of tokens and memory. A row that
+is done leaves, is decoded beside the next wave, and another enters. What does not fit is split; what fails is that
+row's outcome and nobody else's.
 """
 
 from __future__ import annotations
 
-import time
+import dataclasses
+import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future
 
 import torch
 
-from omnigen_actor.checkpoint.opening import VAE, open_checkpoint
+from omnigen_actor.checkpoint.opening import open_checkpoint
+from omnigen_actor.engine_settings import EngineSettings
 from omnigen_actor.errors import ErrorKind, RowError, Stage
-from omnigen_actor.model import sampler
-from omnigen_actor.model.loading import library_versions, load_tokenizer, load_transformer, pick_device, pick_dtype
+from omnigen_actor.model import fp8
+from omnigen_actor.model.attention import pick_kernel
+from omnigen_actor.model.budget import Budget, Sizes, limit_memory, make_budget
+from omnigen_actor.model.decoder import Decoded, Decoder
+from omnigen_actor.model.loading import library_versions, load_model, load_tokenizer, pick_device, pick_dtype
 from omnigen_actor.model.prepare import Preparer
+from omnigen_actor.model.prompt import Tokenize
+from omnigen_actor.model.step_cache import StepCache
+from omnigen_actor.model.stopwatch import Stopwatch
 from omnigen_actor.model.transformer import Transformer
-from omnigen_actor.model.vae import Vae, to_image
-from omnigen_actor.types import Failure, ModelInfo, Outcome, Request, Result
+from omnigen_actor.model.vae import Vae
+from omnigen_actor.model.waves import Job, Waves, check_memory_error, free_cached_memory, too_large
+from omnigen_actor.types import Failure, ModelInfo, Outcome, Request, Result, Wave
 
-WAVE_TOKENS = 8192
-"""Packed image tokens of a wave on a GPU: matrix products are at their full rate from about 4 to 8 thousand rows on."""
+Decoding = tuple[Job, "Future[Decoded]"]
 
-
-@dataclass(slots=True, kw_only=True)
-class _Job:
-    """One request in a wave. ``seconds`` grows as it goes."""
-
-    request: Request
-    row: sampler.Row
-    seconds: float
-
-    @property
-    def wave_tokens(self) -> int:
-        return self.row.num_tokens * len(self.row.branches)
+_LARGEST_DECODE = 1024 * 1024
+"""Pixels of an output that memory is kept for; a larger one is decoded when the wave beside it has ended."""
 
 
 class OmniGenEngine:
     """One loaded model. Build it with ``from_pretrained``; not to be shared by threads."""
 
-    def __init__(self, transformer: Transformer, vae: Vae, preparer: Preparer, info: ModelInfo) -> None:
-        """Take over loaded parts."""
-        self.info = info
+    def __init__(
+        self,
+        transformer: Transformer,
+        vae: Vae,
+        tokenize: Tokenize,
+        *,
+        shift: float,
+        info: ModelInfo,
+        settings: EngineSettings,
+    ) -> None:
+        """Take over loaded parts. ``shift`` is the scheduler's. Raises ModelError for settings that can't run here."""
+        device = transformer.device
+        self.info = dataclasses.replace(info, approximations=settings.approximations)
         self._transformer = transformer
-        self._vae = vae
-        self._preparer = preparer
-        self._wave_tokens = WAVE_TOKENS if transformer.device.type == "cuda" else 1
+        stopwatch = Stopwatch(device)
+        preparer = Preparer(
+            transformer,
+            vae,
+            tokenize,
+            shift=shift,
+            stopwatch=stopwatch,
+            guided=(settings.guidance_from, settings.guidance_to),
+        )
+        self._waves = Waves(
+            transformer,
+            preparer,
+            budget=make_budget(device, settings, _LARGEST_DECODE * vae.bytes_per_pixel),
+            sizes=Sizes(transformer),
+            kernel=pick_kernel(settings.attention, device, transformer.dtype),
+            stopwatch=stopwatch,
+            cache=StepCache(settings.step_cache) if settings.step_cache else None,
+        )
+        self._decoder = Decoder(vae, device, overlapped=device.type == "cuda")
 
     @classmethod
-    def from_pretrained(cls, model: str, *, device: str = "auto", dtype: str = "auto") -> OmniGenEngine:
-        """Load a diffusers-layout checkpoint: hub id, folder or URI. Raises ModelError."""
+    def from_pretrained(cls, model: str, settings: EngineSettings | None = None) -> OmniGenEngine:
+        """Load a checkpoint: hub id, folder or URI. Raises ModelError."""
+        settings = settings or EngineSettings()
         checkpoint = open_checkpoint(model)
-        where = pick_device(device)
-        transformer = load_transformer(checkpoint, where, pick_dtype(dtype, where))
-        vae = Vae.load(checkpoint.folder / VAE, where)
-        shift = float(checkpoint.scheduler.get("shift", 1.0))
+        where = pick_device(settings.device)
+        limit_memory(where, settings)
+        if settings.fp8:
+            fp8.require(where)
+        loaded = load_model(
+            checkpoint,
+            where,
+            pick_dtype(settings.dtype, where),
+            vae_dtype=pick_dtype(settings.vae_dtype, where),
+            adapters=settings.adapters,
+            fp8=settings.fp8,
+            compiled=settings.compile == "on" or (settings.compile == "auto" and where.type == "cuda"),
+        )
         info = ModelInfo(
             name=model,
-            sha256=checkpoint.identity,
+            sha256=loaded.sha256,
             device=str(where),
-            dtype=str(transformer.dtype).removeprefix("torch."),
+            dtype=str(loaded.transformer.dtype).removeprefix("torch."),
             versions=library_versions(),
+            adapters=loaded.adapters,
         )
-        return cls(transformer, vae, Preparer(transformer, vae, load_tokenizer(checkpoint), shift), info)
+        shift = float(checkpoint.scheduler.get("shift", 1.0))
+        return cls(
+            loaded.transformer, loaded.vae, load_tokenizer(checkpoint), shift=shift, info=info, settings=settings
+        )
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Outcome]:
-        """Yield one Result or Failure per request, as they are done. Request order is kept but for rows that fail."""
-        wave: list[_Job] = []
-        for request in requests:
-            prepared = self._prepare(request)
-            if isinstance(prepared, Failure) and prepared.error.kind is ErrorKind.OUT_OF_MEMORY and wave:
-                yield from self._run(wave)  # what waits holds memory: finish it, then try once more
-                wave = []
-                prepared = self._prepare(request)
-            if isinstance(prepared, Failure):
-                yield prepared
+        """Yield one Result or Failure per request, as they are done."""
+        decoding: deque[Decoding] = deque()
+        postponed: list[Job] = []
+        for job in self._waves.run(requests):
+            if isinstance(job, Failure):
+                yield job
                 continue
-            wave.append(prepared)
-            if sum(job.wave_tokens for job in wave) >= self._wave_tokens:
-                yield from self._run(wave)
-                wave = []
-        yield from self._run(wave)
+            decoding.append((job, self._decode(job)))
+            yield from self._decoded(decoding, postponed, wait=False)
+        yield from self._decoded(decoding, postponed, wait=True)
+        free_cached_memory()
+        for job in postponed:  # there was no room beside a wave
+            yield from self._decoded(deque([(job, self._decode(job))]), None, wait=True)
 
     def latents(self, requests: Sequence[Request]) -> list[torch.Tensor]:
-        """The final latents (channels, h, w), fp32, of requests packed into one wave: what parity is measured on.
+        """The final latents (channels, h, w), fp32, of requests that share waves whatever their number and size.
 
-        Raises RowError for the first request that fails.
+        What parity is measured on. Raises RowError for the first request that fails.
         """
-        jobs = []
-        for request in requests:
-            prepared = self._prepare(request)
-            if isinstance(prepared, Failure):
-                raise prepared.error
-            jobs.append(prepared)
-        for failure in self._denoise(jobs).values():
-            raise failure.error
-        return [job.row.latent for job in jobs]
+        found: dict[int, torch.Tensor] = {}
+        budget, self._waves.budget = self._waves.budget, Budget(sys.maxsize)
+        try:
+            for job in self._waves.run(requests):
+                if isinstance(job, Failure):
+                    raise job.error
+                found[id(job.request)] = self._latent(job)
+        finally:
+            self._waves.budget = budget
+        return [found[id(request)] for request in requests]
+
+    def take_waves(self) -> list[Wave]:
+        """What the waves took since the last call."""
+        return self._waves.take()
 
     def close(self) -> None:
         """Let go of the device's memory."""
-        del self._transformer, self._vae, self._preparer
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        self._decoder.close()
+        del self._transformer, self._waves, self._decoder
+        free_cached_memory()
 
-    @torch.inference_mode()
-    def _prepare(self, request: Request) -> _Job | Failure:
-        started = time.perf_counter()
-        try:
-            row = self._preparer.prepare(request)
-        except RowError as error:
-            return Failure(request=request, error=error)
-        except RuntimeError as error:
-            _free_memory(error)
-            return _too_large(request)
-        return _Job(request=request, row=row, seconds=time.perf_counter() - started)
+    def _latent(self, job: Job) -> torch.Tensor:
+        assert job.row
+        return self._transformer.unpatch(job.row.patches, job.row.height, job.row.width)
 
-    def _run(self, wave: list[_Job]) -> Iterator[Outcome]:
-        """Denoise and decode one wave."""
-        started = time.perf_counter()
-        failed = self._denoise(wave)
-        elapsed = time.perf_counter() - started
-        work = sum(job.wave_tokens * job.request.steps for job in wave)
-        for job in wave:
-            job.seconds += elapsed * job.wave_tokens * job.request.steps / work
-            yield failed.get(id(job)) or self._decode(job)
+    def _decode(self, job: Job) -> Future[Decoded]:
+        return self._decoder.submit(self._latent(job))
 
-    @torch.inference_mode()
-    def _denoise(self, wave: list[_Job]) -> dict[int, Failure]:
-        """Integrate in place; a wave that does not fit goes on as two. Returns what did not fit even alone."""
-        try:
-            sampler.denoise(self._transformer, [job.row for job in wave])
-        except RuntimeError as error:
-            _free_memory(error)
-            if len(wave) == 1:
-                return {id(wave[0]): _too_large(wave[0].request)}
-        else:
-            return {}
-        half = len(wave) // 2
-        return self._denoise(wave[:half]) | self._denoise(wave[half:])
-
-    @torch.inference_mode()
-    def _decode(self, job: _Job) -> Outcome:
-        started = time.perf_counter()
-        try:
-            pixels = self._vae.decode(job.row.latent)
-        except RuntimeError as error:
-            _free_memory(error)
-            return _too_large(job.request)
-        if not (torch.isfinite(job.row.latent).all() and torch.isfinite(pixels).all()):
-            message = f"the latent of row {job.request.id!r} is not finite after {job.request.steps} steps"
-            return Failure(request=job.request, error=RowError(ErrorKind.NON_FINITE, Stage.GENERATE, message))
-        image = to_image(pixels)
-        seconds = job.seconds + time.perf_counter() - started
-        return Result(request=job.request, image=image, num_tokens=job.wave_tokens, seconds=seconds)
+    def _decoded(self, decoding: deque[Decoding], postponed: list[Job] | None, *, wait: bool) -> Iterator[Outcome]:
+        """Outcomes of what is decoded, in order; what there is no memory for is put off, or fails where it was."""
+        while decoding and (wait or decoding[0][1].done()):
+            job, future = decoding.popleft()
+            try:
+                decoded = future.result()
+            except RuntimeError as error:
+                check_memory_error(error)
+                if postponed is None:
+                    yield too_large(job.request)
+                else:
+                    postponed.append(job)
+                continue
+            yield _outcome(job, decoded)
 
 
-def _free_memory(error: RuntimeError) -> None:
-    """Make room after an error of memory. Raises any other error again: it is not ours to handle."""
-    if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
-        raise error
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _too_large(request: Request) -> Failure:
-    """The failure of a row that does not fit even alone."""
-    size = f"{request.width}×{request.height}" if request.width else "the input image's size"
-    message = f"row does not fit the device's memory even alone, at {size} with {len(request.images)} input images"
-    return Failure(request=request, error=RowError(ErrorKind.OUT_OF_MEMORY, Stage.GENERATE, message))
+def _outcome(job: Job, decoded: Decoded) -> Outcome:
+    request = job.request
+    if decoded.image is None:
+        message = f"the latent of row {request.id!r} is not finite after {request.steps} steps"
+        return Failure(request=request, error=RowError(ErrorKind.NON_FINITE, Stage.GENERATE, message))
+    if job.wave:
+        job.wave.decodes.append(decoded.lap)
+    seconds = job.seconds() + decoded.lap.seconds()
+    return Result(request=request, image=decoded.image, num_tokens=job.need.num_tokens, seconds=seconds)

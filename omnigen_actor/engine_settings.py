@@ -15,7 +15,7 @@ class EngineSettings:
     """Settings of one engine. The documentation of each is that of the option of the same name (pipelines/config.py).
 
     ``wave_tokens`` None: as many packed image tokens as the device's free memory allows, up to 8192.
-    ``rows_per_wave`` None: as many as fit; on a CPU one. 1 makes an image independent of the rows beside it, bit for bit.
+    ``rows_per_wave`` None: as many as fit; on a CPU one. 1 makes an image independent of other rows to the bit.
     ``compile``: whether the parts of a block are compiled: auto (on a GPU), on, off.
     ``attention``: auto, or the name of one kernel (omnigen_actor/model/attention.py).
     ``memory_gib``: most device memory that this engine may take; None: all that is free.

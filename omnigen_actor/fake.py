@@ -13,8 +13,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
+from omnigen_actor import uri
+from omnigen_actor.engine_settings import EngineSettings
 from omnigen_actor.errors import ErrorKind, RowError, Stage
-from omnigen_actor.types import PIXELS_PER_TOKEN, Failure, ModelInfo, Outcome, Request, Result, round_side
+from omnigen_actor.types import PIXELS_PER_TOKEN, Failure, ModelInfo, Outcome, Request, Result, Wave, round_side
 
 FAIL_MARK = "[fail]"
 FAKE_SHA256 = hashlib.sha256(b"omnigen_actor.fake/1").hexdigest()
@@ -22,28 +24,62 @@ FAKE_SHA256 = hashlib.sha256(b"omnigen_actor.fake/1").hexdigest()
 
 
 class FakeEngine:
-    """Draws a smooth colour field in place of an image. ``seconds_per_image`` is slept away for each."""
+    """Draws a smooth colour field in place of an image. ``seconds_per_image`` is slept away for each.
 
-    def __init__(self, *, seconds_per_image: float = 0.0) -> None:
+    Each image is a wave of its own. Approximations and adapters of ``settings`` are reported and change no picture.
+    """
+
+    def __init__(self, *, seconds_per_image: float = 0.0, settings: EngineSettings | None = None) -> None:
+        settings = settings or EngineSettings()
         self.info = ModelInfo(
-            name="fake", sha256=FAKE_SHA256, device="cpu", dtype="uint8", versions={"numpy": np.__version__}
+            name="fake",
+            sha256=FAKE_SHA256,
+            device="cpu",
+            dtype="uint8",
+            versions={"numpy": np.__version__},
+            approximations=settings.approximations,
+            adapters=tuple(uri.redact(adapter) for adapter in settings.adapters),
         )
         self._seconds_per_image = seconds_per_image
+        self._wave_tokens = settings.wave_tokens
+        self._waves: list[Wave] = []
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Outcome]:
         """Yield exactly one outcome per request, in order."""
         for request in requests:
             started = time.perf_counter()
             time.sleep(self._seconds_per_image)
+            slept = time.perf_counter()
             if FAIL_MARK in request.prompt:
                 yield Failure(request=request, error=_failure(request))
                 continue
             image = draw(request)
             num_tokens = image.width * image.height // PIXELS_PER_TOKEN**2
-            yield Result(request=request, image=image, num_tokens=num_tokens, seconds=time.perf_counter() - started)
+            drawn = time.perf_counter()
+            self._waves.append(self._wave(request, num_tokens, slept - started, drawn - slept))
+            yield Result(request=request, image=image, num_tokens=num_tokens, seconds=drawn - started)
+
+    def take_waves(self) -> list[Wave]:
+        """One wave for each image since the last call: sleeping counts as steps, drawing as decoding."""
+        taken, self._waves = self._waves, []
+        return taken
 
     def close(self) -> None:
         """There is nothing to free."""
+
+    def _wave(self, request: Request, num_tokens: int, step_seconds: float, decode_seconds: float) -> Wave:
+        return Wave(
+            num_rows=1,
+            num_branches=1,
+            num_tokens=num_tokens,
+            capacity=self._wave_tokens or num_tokens,
+            num_steps=request.steps,
+            num_prefill_tokens=0,
+            encode_seconds=0.0,
+            prefill_seconds=0.0,
+            step_seconds=step_seconds,
+            decode_seconds=decode_seconds,
+        )
 
 
 def draw(request: Request) -> Image.Image:

@@ -92,6 +92,8 @@ RECORD = pa.schema(
         pa.field("sha256", pa.string()),  # of the output file
         pa.field("model", pa.string(), nullable=False),
         pa.field("model_sha256", pa.string(), nullable=False),
+        pa.field("approximations", _STRINGS, nullable=False),  # those that were on; empty: exact
+        pa.field("adapters", _STRINGS, nullable=False),  # LoRA adapters in the weights
         pa.field("num_tokens", pa.int32()),
         pa.field("fetch_seconds", pa.float64(), nullable=False),
         pa.field("generate_seconds", pa.float64(), nullable=False),

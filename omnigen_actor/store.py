@@ -2,6 +2,7 @@
 
     images/<ab>/<name>-<sample><extension>    ab: the first two hex digits of sha256(id)
     records/<run>-<digest>.parquet            what became of every row
+    metrics/<run>/<unique>.jsonl              what the engines' waves took
     plan/                                     what a run set out to do
     run.json                                  model, parameters, versions, history of runs
     summary.json                              the last run's figures
@@ -21,6 +22,7 @@ from omnigen_actor.errors import OutputError
 
 IMAGES = "images"
 RECORDS = "records"
+METRICS = "metrics"
 PLAN = "plan"
 RUN_KEY = "run.json"
 SUMMARY_KEY = "summary.json"
@@ -51,6 +53,11 @@ def records_key(run_id: str, rows: Iterable[tuple[str, int, int]]) -> str:
     for row_id, sample, attempt in rows:
         digest.update(f"{len(row_id)}:{row_id}\0{sample}\0{attempt}\0".encode())
     return f"{RECORDS}/{run_id}-{digest.hexdigest()[:24]}.parquet"
+
+
+def metrics_key(run_id: str) -> str:
+    """A new key each time: a batch that is done twice took its time twice."""
+    return f"{METRICS}/{run_id}/{uuid.uuid4().hex}.jsonl"
 
 
 def check_writable(root: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from omnigen_actor.engine_settings import EngineSettings
 from omnigen_actor.errors import ConfigError
 from omnigen_actor.types import MAX_SEED, MAX_SIDE
 
@@ -22,8 +23,11 @@ def option(default: Any, doc: str, **limits: Any) -> Any:
 def complaint(value: object, limits: Mapping[str, Any]) -> str | None:
     """What ``value`` must be and is not, or None.
 
-    Limits: ``choices`` (a tuple), ``at_least``, ``at_most``, ``above``. Numbers must be finite, text not empty.
+    Limits: ``choices`` (a tuple), ``at_least``, ``at_most``, ``above``. Numbers must be finite, text not empty. Of a
+    tuple each item is meant.
     """
+    if isinstance(value, tuple):
+        return next((problem for item in value if (problem := complaint(item, limits))), None)
     choices = limits.get("choices")
     if choices and value not in choices:
         return f"must be one of {', '.join(choices)}"
@@ -130,6 +134,55 @@ class WorkerConfig(_Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig(_Checked):
+    """How an engine computes, beside device, dtype and cpu_threads; approximations are named in every record."""
+
+    vae_dtype: str = option("float32", "precision of the VAE, float32 or bfloat16", choices=("float32", "bfloat16"))
+    wave_tokens: int | None = option(
+        None, "most packed image tokens of one step; default: what free memory allows, up to 8192", at_least=1
+    )
+    rows_per_wave: int | None = option(
+        None,
+        "most rows of one step; default: as many as fit, on a CPU 1; 1 makes images independent of other rows",
+        at_least=1,
+    )
+    compile: str = option("auto", "torch.compile: auto (on cuda), on or off", choices=("auto", "on", "off"))
+    attention: str = option(
+        "auto",
+        "auto (the fastest that the device has), or one attention kernel",
+        choices=("auto", "varlen", "cudnn", "flash", "efficient", "math"),
+    )
+    memory_gib: float | None = option(
+        None, "most device memory of one engine, in GiB; default: all that is free", above=0
+    )
+    adapters: tuple[str, ...] = option(
+        (), "LoRA folder, URI or hub id, with @WEIGHT or without, merged at load; give the option once for each"
+    )
+    fp8: bool = option(False, "approximation, off by default: linear layers in 8 bits, on devices that have them")
+    guidance_from: float = option(
+        0.0,
+        "approximation, off by default: guidance begins at this time; 0 is noise, 1 the image",
+        at_least=0,
+        at_most=1,
+    )
+    guidance_to: float = option(
+        1.0, "approximation, off by default: guidance ends at this time; 0 is noise, 1 the image", at_least=0, at_most=1
+    )
+    step_cache: float = option(
+        0.0,
+        "approximation, off by default: a step whose first block changed by less than this share leaves out the others",
+        at_least=0,
+    )
+
+    def __post_init__(self) -> None:
+        _Checked.__post_init__(self)
+        if self.guidance_from >= self.guidance_to:
+            raise ConfigError(
+                f"guidance_from={self.guidance_from!r}: must be less than guidance_to={self.guidance_to!r}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig(_Checked):
     """Everything that a run needs to know."""
 
@@ -138,6 +191,7 @@ class RunConfig(_Checked):
     inputs: InputConfig = field(default_factory=InputConfig)
     images: ImageConfig = field(default_factory=ImageConfig)
     workers: WorkerConfig = field(default_factory=WorkerConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
     max_failed: float = option(
         0.0,
         "largest share of rows without an image (failed or skipped), in percent, that still exits with 0",
@@ -149,3 +203,13 @@ class RunConfig(_Checked):
     progress_every_s: float = option(
         1.0, "seconds between two progress lines on a terminal; 30 times that elsewhere", at_least=0
     )
+
+    def engine_settings(self, device: str | None = None) -> EngineSettings:
+        """What an engine of this run is opened with, on ``device`` where that is known by now."""
+        own = {entry.name: getattr(self.engine, entry.name) for entry in fields(self.engine)}
+        return EngineSettings(
+            device=device or self.workers.device,
+            dtype=self.workers.dtype,
+            cpu_threads=self.workers.cpu_threads,
+            **own,
+        )

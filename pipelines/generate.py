@@ -18,8 +18,9 @@ from omnigen_actor import store, uri
 from omnigen_actor.actor import OmniGenActor
 from omnigen_actor.engines import EngineSpec, verify_model
 from omnigen_actor.errors import OutputError
-from pipelines import cluster, records, run_info
+from pipelines import cluster, prometheus, records, run_info
 from pipelines.config import RunConfig
+from pipelines.engine_use import read_engine_use
 from pipelines.fetch import FetchImages
 from pipelines.ledger import Ledger
 from pipelines.manifest import open_manifest
@@ -67,8 +68,9 @@ def run(
     tally = Tally()
     if plan.num_to_do:
         with cluster.joined(config.ray_address, config.workers), cluster.settings_of_a_run(config.workers):
-            tally = _execute(_Job(config, store_root, run_id), plan.part_uris, on_progress or (lambda _: None))
-    return _account(plan, tally, store_root, started)
+            job = _Job(config, store_root, run_id, model_sha256)
+            tally = _execute(job, plan.part_uris, on_progress or (lambda _: None))
+    return _account(plan, tally, store_root, run_id, started)
 
 
 def build_processor(
@@ -85,8 +87,8 @@ def build_processor(
     record. Relative image paths start at ``base_folder``. Ids must be unique within the dataset. Every row becomes
     records, failed ones too; writing them is the caller's. Raises StartupError for the model, output or configuration.
     """
-    _, store_root = _check_start(config, output)
-    job = _Job(config, store_root, run_info.new_run_id())
+    model_sha256, store_root = _check_start(config, output)
+    job = _Job(config, store_root, run_info.new_run_id(), model_sha256)
     check_rows = CheckRows(config.generation, uri.resolve(base_folder, str(Path.cwd())))
 
     def process(dataset: Dataset) -> Dataset:
@@ -104,6 +106,7 @@ class _Job:
     config: RunConfig
     store_root: str
     run_id: str
+    model_sha256: str
 
 
 def _check_start(config: RunConfig, output: str) -> tuple[str, str]:
@@ -112,7 +115,7 @@ def _check_start(config: RunConfig, output: str) -> tuple[str, str]:
         store_root = uri.resolve(output, str(Path.cwd()))
     except ValueError as error:
         raise OutputError(f"output {uri.redact(output)!r}: {error}") from None
-    model_sha256 = verify_model(config.model)
+    model_sha256 = verify_model(config.model, config.engine.adapters)
     store.check_writable(store_root)
     return model_sha256, store_root
 
@@ -134,14 +137,14 @@ def _generate(planned: Dataset, job: _Job) -> Dataset:
         fn_constructor_kwargs={
             "open_engine": EngineSpec(
                 model=config.model,
-                device=pool.device,
-                dtype=config.workers.dtype,
-                cpu_threads=config.workers.cpu_threads,
+                settings=config.engine_settings(pool.device),
+                expected_sha256=job.model_sha256,
             ),
             "store_root": job.store_root,
             "run_id": job.run_id,
             "image_format": config.images.image_format,
             "max_input_image_size": max_side,
+            "on_waves": prometheus.observe,
         },
         **batch,
     )
@@ -165,7 +168,7 @@ def _execute(job: _Job, parts: Sequence[str], on_progress: Callable[[Tally], Non
     return tally
 
 
-def _account(plan: PlanSummary, tally: Tally, store_root: str, started: float) -> Summary:
+def _account(plan: PlanSummary, tally: Tally, store_root: str, run_id: str, started: float) -> Summary:
     """Compare the plan with the records that are in the store now, and write summary.json."""
     audit = Ledger.load(store_root).audit(plan.digests)
     summary = Summary(
@@ -181,6 +184,7 @@ def _account(plan: PlanSummary, tally: Tally, store_root: str, started: float) -
         images_uri=uri.join(store_root, store.IMAGES),
         records_uri=uri.join(store_root, store.RECORDS),
         summary_uri=uri.join(store_root, store.SUMMARY_KEY),
+        engine=read_engine_use(store_root, run_id) if tally.num_done else None,
     )
     uri.write_bytes(summary.summary_uri, summary.to_json().encode())
     return summary

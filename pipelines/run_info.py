@@ -11,11 +11,14 @@ from importlib import metadata
 from typing import Any
 
 from omnigen_actor import store, uri
+from omnigen_actor.checkpoint.adapters import parse_adapter
 from omnigen_actor.errors import OutputError
 from pipelines.config import RunConfig
 
 _PACKAGES = ("omnigen-batch", "ray", "torch", "transformers", "diffusers", "numpy", "pillow", "pyarrow")
 _MAX_BYTES = 64 * 2**20
+_BEFORE = {"vae_dtype": "float32", "approximations": [], "adapters": []}
+"""What a store was made with whose ``run.json`` is older than these settings."""
 
 
 def new_run_id() -> str:
@@ -24,10 +27,20 @@ def new_run_id() -> str:
 
 
 def fingerprint(config: RunConfig, model_sha256: str) -> dict[str, Any]:
-    """Everything that pixels depend on beside the rows. The number of samples does not change any one of them."""
+    """Everything that pixels depend on beside the rows. The number of samples does not change any one of them.
+
+    Raises ModelError for an adapter whose weight is no number.
+    """
     generation = dataclasses.asdict(config.generation)
     del generation["num_samples"]
-    own = {"model_sha256": model_sha256, "image_format": config.images.image_format, "dtype": config.workers.dtype}
+    own = {
+        "model_sha256": model_sha256,
+        "image_format": config.images.image_format,
+        "dtype": config.workers.dtype,
+        "vae_dtype": config.engine.vae_dtype,
+        "approximations": list(config.engine_settings().approximations),
+        "adapters": _named(config.engine.adapters),
+    }
     return own | generation
 
 
@@ -36,7 +49,7 @@ def read_history(store_root: str, expected: dict[str, Any]) -> list[dict[str, An
     try:
         text = uri.read_bytes(uri.join(store_root, store.RUN_KEY), max_bytes=_MAX_BYTES)
         found = json.loads(text)
-        made_with, runs = dict(found["fingerprint"]), list(found["runs"])
+        made_with, runs = _BEFORE | dict(found["fingerprint"]), list(found["runs"])
     except uri.UriNotFound:
         return []
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -56,6 +69,7 @@ def write(
 ) -> None:
     """Add a run to the history."""
     settings = dataclasses.asdict(config) | {"model": uri.redact(config.model)}
+    settings["engine"]["adapters"] = _named(config.engine.adapters)
     run = {
         "run_id": run_id,
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -65,6 +79,11 @@ def write(
     content = {"fingerprint": made_with, "runs": [*runs, run]}
     text = json.dumps(content, indent=2) + "\n"
     uri.write_bytes(uri.join(store_root, store.RUN_KEY), text.encode())
+
+
+def _named(adapters: Sequence[str]) -> list[str]:
+    """Name and weight of each, without secrets. ``model_sha256`` tells what is in them."""
+    return [f"{uri.redact(name)}@{weight:g}" for name, weight in map(parse_adapter, adapters)]
 
 
 def _versions() -> dict[str, str]:

@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import reprlib
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,16 @@ KINDS = {int: "an integer", float: "a number", str: "text", bool: "true or false
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One leaf of RunConfig. ``section`` is empty for RunConfig's own fields."""
+    """One leaf of RunConfig. ``section`` is empty for RunConfig's own fields.
+
+    One that ``repeats`` is a tuple of items of ``kind``: a list in YAML, an option that may be given several times.
+    """
 
     section: str
     name: str
     kind: type
     optional: bool
+    repeats: bool
     default: Any
     metadata: Mapping[str, Any]
 
@@ -48,10 +52,26 @@ class Setting:
             raise self._wrong_type(text, origin) from None
         return self._within_limits(value, origin)
 
+    def from_texts(self, texts: Sequence[str], origin: str) -> tuple[Any, ...]:
+        """The values of an option that was given for each; ``none`` alone for no value. Raises ConfigError."""
+        return () if list(texts) == ["none"] else tuple(self.from_text(text, origin) for text in texts)
+
     def from_yaml(self, value: object, origin: str) -> Any:
         """The value in a file. Raises ConfigError that names ``origin``."""
-        if value is None and self.optional:
-            return None
+        if self.repeats:
+            return tuple(self._item(item, origin) for item in self._items(value, origin))
+        return None if value is None and self.optional else self._item(value, origin)
+
+    def _items(self, value: object, origin: str) -> list[object]:
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            raise ConfigError(f"{origin}: {reprlib.repr(value)} must be a list, or null for none")
+        return value
+
+    def _item(self, value: object, origin: str) -> Any:
+        if isinstance(value, bool) and "on" in self.metadata.get("choices", ()):
+            value = "on" if value else "off"  # what YAML makes of these words
         if self.kind is float:
             value = _as_float(value)
         if type(value) is not self.kind:
@@ -77,12 +97,13 @@ def settings_of(config: type, section: str = "") -> Iterator[Setting]:
         if _is_section(hint):
             yield from settings_of(hint, field.name)
         else:
-            kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
+            kinds = typing.get_args(hint) or (hint,)
             yield Setting(
                 section=section,
                 name=field.name,
                 kind=kinds[0],
-                optional=len(kinds) < len(typing.get_args(hint)),
+                optional=type(None) in kinds,
+                repeats=typing.get_origin(hint) is tuple,
                 default=field.default,
                 metadata=field.metadata,
             )

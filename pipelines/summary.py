@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
+from omnigen_actor.metrics import EngineUse
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
@@ -30,7 +32,8 @@ class Summary:
     those among them whose current record says so, each once: a lost row makes the sum too small, and a row recorded
     twice can't hide it, as ``num_doubled`` counts those. ``num_generated`` were finished by this run and
     ``num_already_done`` by earlier ones.
-    ``errors`` holds (kind, count, one example message), most frequent first. ``seconds`` is this run's wall time.
+    ``errors`` holds (kind, count, one example message), most frequent first. ``seconds`` is this run's wall time, and
+    ``engine`` what its engines took; None where nothing ran, or they gave no account.
     """
 
     num_in: int
@@ -45,6 +48,7 @@ class Summary:
     records_uri: str
     summary_uri: str
     num_doubled: int = 0
+    engine: EngineUse | None = None
 
     @property
     def num_recorded(self) -> int:

@@ -29,8 +29,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def engine(tiny_model: Path) -> OmniGenEngine:
     """The engine on the CPU in fp32."""
     from omnigen_actor.engine import OmniGenEngine
+    from omnigen_actor.engine_settings import EngineSettings
 
-    return OmniGenEngine.from_pretrained(str(tiny_model), device="cpu")
+    return OmniGenEngine.from_pretrained(str(tiny_model), EngineSettings(device="cpu"))
 
 
 @pytest.fixture(scope="session")

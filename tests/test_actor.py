@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import pytest
 from PIL import Image
 
 from omnigen_actor.actor import OmniGenActor
+from omnigen_actor.engine_settings import EngineSettings
 from omnigen_actor.engines import EngineSpec
 from omnigen_actor.errors import ErrorKind, ModelError, RowError, Stage
 from omnigen_actor.fake import FAKE_SHA256, FakeEngine
 from omnigen_actor.schema import FETCHED, RECORD, TIMING_COLUMNS, user_fields
-from omnigen_actor.types import Engine, Failure, Outcome, Request, Result
+from omnigen_actor.types import Engine, Failure, ModelInfo, Outcome, Request, Result, Wave
 
 
 def fetched(*rows: dict[str, Any], **user_columns: pa.Array) -> pa.Table:
@@ -231,3 +233,72 @@ def test_an_empty_table_gives_an_empty_table_and_writes_nothing(tmp_path: Path) 
 def test_what_the_engine_raises_when_opened_is_raised(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no\.such:Thing"):
         OmniGenActor(EngineSpec(model="no.such:Thing"), store_root=str(tmp_path), run_id="r1")
+
+
+def metrics_of(tmp_path: Path) -> list[dict[str, Any]]:
+    files = sorted((tmp_path / "metrics" / "r1").glob("*.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def test_by_default_no_record_names_an_approximation_or_an_adapter(tmp_path: Path) -> None:
+    records = run(tmp_path, fetched({}, {"prompt": "[fail]"}), EngineSpec(model="fake"))
+    assert [r["status"] for r in records] == ["ok", "failed"]
+    assert [(r["approximations"], r["adapters"]) for r in records] == [([], []), ([], [])]
+
+
+def test_what_is_approximated_and_adapted_is_named_in_every_record_without_secrets(tmp_path: Path) -> None:
+    adapters = ("style@0.5", "https://user:secret@example.com/lora?token=secret")
+    settings = EngineSettings(fp8=True, guidance_to=0.75, adapters=adapters)
+    earlier = {"error_kind": "not_found", "error_stage": "fetch", "error": "gone"}
+    records = run(tmp_path, fetched({}, {"prompt": "[fail]"}, earlier), EngineSpec(model="fake", settings=settings))
+    assert [r["status"] for r in records] == ["ok", "failed", "failed"]
+    for record in records:
+        assert record["approximations"] == ["fp8", "guidance_interval=0-0.75"]
+        assert record["adapters"] == ["style@0.5", "https://example.com/lora"]
+
+
+def test_what_the_waves_of_a_batch_took_is_in_the_store_and_heard(tmp_path: Path) -> None:
+    heard: list[Wave] = []
+    table = fetched({}, {"prompt": "[fail]"}, {"width": 64})
+    records = run(tmp_path, table, EngineSpec(model="fake:0.01"), on_waves=heard.extend)
+    lines = metrics_of(tmp_path)
+    assert [line["num_tokens"] for line in lines] == [r["num_tokens"] for r in records if r["status"] == "ok"]
+    assert [Wave(**{f.name: line[f.name] for f in fields(Wave)}) for line in lines] == heard
+    assert len(heard) == 2
+
+
+def test_each_batch_leaves_a_file_of_its_own_waves(tmp_path: Path) -> None:
+    actor = OmniGenActor(FakeEngine, store_root=str(tmp_path), run_id="r1")
+    for table in (fetched({}, {}), fetched(), fetched({}), fetched({"prompt": "[fail]"})):
+        actor(table)
+    actor.close()
+    assert sorted(len(file.read_text().splitlines()) for file in (tmp_path / "metrics/r1").iterdir()) == [1, 2]
+
+
+def test_metrics_that_cannot_be_written_fail_no_row(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "metrics").write_text("in the way")
+    heard: list[Wave] = []
+    (record,) = run(tmp_path, fetched({}), on_waves=heard.extend)
+    assert record["status"] == "ok"
+    assert (tmp_path / record["output_key"]).exists()
+    assert "the metrics of a batch are lost" in caplog.text
+    assert len(heard) == 1
+
+
+def test_an_engine_that_keeps_no_account_of_its_waves_works(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Plain:
+        """As someone else's engine may be: no take_waves, and a ModelInfo without approximations."""
+
+        def __init__(self) -> None:
+            self.info = ModelInfo(name="plain", sha256="0" * 64, device="cpu", dtype="float32")
+
+        def generate(self, requests: Sequence[Request]) -> Iterator[Outcome]:
+            yield from FakeEngine().generate(requests)
+
+        def close(self) -> None:
+            pass
+
+    (record,) = run(tmp_path, fetched({}), Plain)  # type: ignore[arg-type]
+    assert (record["status"], record["approximations"]) == ("ok", [])
+    assert not (tmp_path / "metrics").exists()
+    assert caplog.text == ""

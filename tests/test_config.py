@@ -3,11 +3,13 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Callable
+from dataclasses import fields
 
 import pytest
 
+from omnigen_actor.engine_settings import EngineSettings
 from omnigen_actor.errors import ConfigError
-from pipelines.config import GenerationConfig, ImageConfig, InputConfig, RunConfig, WorkerConfig
+from pipelines.config import EngineConfig, GenerationConfig, ImageConfig, InputConfig, RunConfig, WorkerConfig
 
 
 @pytest.mark.parametrize(
@@ -22,6 +24,14 @@ from pipelines.config import GenerationConfig, ImageConfig, InputConfig, RunConf
         (lambda: ImageConfig(image_format="gif"), "image_format='gif': must be one of png, webp, jpeg"),
         (lambda: WorkerConfig(batch_size=0), "batch_size=0: must be finite and 1 or greater"),
         (lambda: WorkerConfig(device="tpu"), "device='tpu': must be one of auto, cuda, cpu"),
+        (lambda: EngineConfig(attention="fast"), "attention='fast': must be one of auto, varlen, cudnn, flash,"),
+        (lambda: EngineConfig(rows_per_wave=0), "rows_per_wave=0: must be finite and 1 or greater"),
+        (lambda: EngineConfig(memory_gib=0.0), "memory_gib=0.0: must be finite and greater than 0"),
+        (lambda: EngineConfig(guidance_to=1.1), "guidance_to=1.1: must be between 0 and 1"),
+        (lambda: EngineConfig(guidance_from=1.0), "guidance_from=1.0: must be less than guidance_to=1.0"),
+        (lambda: EngineConfig(guidance_from=0.5, guidance_to=0.25), "guidance_from=0.5: must be less than"),
+        (lambda: EngineConfig(step_cache=-0.1), "step_cache=-0.1: must be finite and 0 or greater"),
+        (lambda: EngineConfig(adapters=("a", "")), "adapters=('a', ''): must not be empty"),
         (lambda: RunConfig(max_failed=100.1), "max_failed=100.1: must be between 0 and 100"),
         (lambda: RunConfig(model=""), "model='': must not be empty"),
     ],
@@ -40,3 +50,14 @@ def test_values_at_their_limits_are_accepted() -> None:
 def test_a_config_travels_to_workers_unchanged() -> None:
     config = RunConfig(model="fake", generation=GenerationConfig(steps=3))
     assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_the_defaults_are_those_of_an_engine_alone_and_exact() -> None:
+    settings = RunConfig().engine_settings()
+    assert settings == EngineSettings()
+    assert settings.approximations == ()
+
+
+def test_every_setting_of_an_engine_can_be_set_once() -> None:
+    own = [entry.name for config in (EngineConfig, WorkerConfig) for entry in fields(config)]
+    assert [entry.name for entry in fields(EngineSettings) if own.count(entry.name) != 1] == []

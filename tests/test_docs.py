@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import json
 import re
+from dataclasses import fields
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
@@ -14,8 +16,12 @@ import pytest
 from jobs import exit_codes
 from jobs.options import option_name
 from omnigen_actor.errors import ErrorKind, Stage
+from omnigen_actor.fake import FakeEngine
+from omnigen_actor.metrics import EngineUse, to_jsonl
 from omnigen_actor.schema import MANIFEST, RECORD
 from omnigen_actor.tasks import TASKS, TaskSpec
+from omnigen_actor.types import Request
+from pipelines import prometheus
 from pipelines.config import RunConfig
 from pipelines.run_info import fingerprint
 from pipelines.settings import SETTINGS
@@ -150,6 +156,36 @@ def test_the_keys_of_the_summary_are_those_of_the_code() -> None:
     assert found == list(json.loads(summary.to_json()))
 
 
+def test_the_keys_of_what_the_engines_took_are_those_of_the_code() -> None:
+    found = [code(row[0]) for row in table(doc("records.md"), "key of `engine`", "meaning")]
+    assert found == [entry.name for entry in fields(EngineUse)]
+
+
+def test_the_fields_of_a_metrics_file_are_those_of_the_code() -> None:
+    engine, now = FakeEngine(), datetime.now(UTC)
+    list(engine.generate([Request(id="a", prompt="p", width=16, height=16, seed=1)]))
+    written = json.loads(to_jsonl(engine.take_waves(), node="n", started_at=now, finished_at=now))
+    assert [code(row[0]) for row in table(doc("records.md"), "field", "meaning")] == list(written)
+
+
+def test_the_metrics_for_prometheus_are_those_of_the_code() -> None:
+    found = [(code(name), kind) for name, kind, _ in table(doc("deployment.md"), "metric", "kind", "meaning")]
+    counters = [(f"ray_{name}_total", "counter") for name in prometheus.COUNTERS]
+    assert found == [*counters, (f"ray_{prometheus.OCCUPANCY}", "histogram")]
+
+
+def test_the_table_of_engine_settings_is_that_of_the_code() -> None:
+    found = table(doc("deployment.md"), "option", "default", "what it does")
+    own = [(path, setting.default) for path, setting in SETTINGS.items() if setting.section == "engine"]
+    words = {"None": "none", "()": "none", "False": "no"}
+    assert [(code(option), default) for option, default, _ in found] == [
+        (option_name(path), words.get(str(default), str(default))) for path, default in own
+    ]
+    for option, _, text in found:
+        is_approximation = "approximation" in SETTINGS[f"engine.{code(option)[2:].replace('-', '_')}"].metadata["help"]
+        assert text.startswith("approximation: ") == is_approximation
+
+
 def test_every_module_has_its_line_in_the_architecture() -> None:
     text = doc("architecture.md")
     for package in PACKAGES:
@@ -161,7 +197,7 @@ def test_every_module_has_its_line_in_the_architecture() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_option_that_is_named_exists(page: Path) -> None:
     known = OTHER_OPTIONS | {option_name(path) for path in SETTINGS}
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", LINK.sub("", read(page))))
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", LINK.sub("", read(page))))
     assert named <= known
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 
 from omnigen_actor.engine import OmniGenEngine
+from omnigen_actor.engine_settings import EngineSettings
 from omnigen_actor.errors import ErrorKind, Stage
-from omnigen_actor.model import sampler
+from omnigen_actor.model.pack import Pack
+from omnigen_actor.model.sampler import Row
+from omnigen_actor.model.vae import Vae
 from omnigen_actor.types import Failure, Outcome, Request, Result
 
 IMAGE_1 = "<img><|image_1|></img>"
@@ -61,7 +65,7 @@ def test_an_image_does_not_depend_on_the_rows_around_it(engine: OmniGenEngine, m
 
 
 def test_an_image_does_not_depend_on_what_the_engine_remembers(tiny_model, engine: OmniGenEngine, mixed: list[Request]):
-    fresh = OmniGenEngine.from_pretrained(str(tiny_model), device="cpu")
+    fresh = OmniGenEngine.from_pretrained(str(tiny_model), EngineSettings(device="cpu"))
     list(engine.generate(mixed))
     assert [pixels(o) for o in fresh.generate(mixed)] == [pixels(o) for o in engine.generate(mixed)]
 
@@ -133,35 +137,58 @@ def test_a_latent_that_is_not_finite_is_a_failure_and_no_black_image(engine: Omn
     assert isinstance(result, Result)
 
 
-def test_a_wave_that_does_not_fit_is_split_and_its_images_stay(engine, mixed, monkeypatch):
-    """Memory that holds one row at a time: the sampler is wrapped, everything else is real."""
-    expected = {outcome.request.id: pixels(outcome) for outcome in engine.generate(mixed)}
-    widths = []
-    whole = sampler.denoise
+@pytest.fixture
+def roomy(tiny_model) -> OmniGenEngine:
+    """An engine whose waves hold many rows."""
+    return OmniGenEngine.from_pretrained(str(tiny_model), EngineSettings(device="cpu", rows_per_wave=8))
 
-    def scarce(transformer, rows):
-        widths.append(len(rows))
-        if len(rows) > 1:
+
+def scarce(monkeypatch, fits: Callable[[Sequence[Row]], bool]) -> list[int]:
+    """Memory that is too small for some waves; everything else is real. Returns the rows of each wave as they come."""
+    widths: list[int] = []
+    step = Pack.step
+
+    def scarce_step(pack: Pack) -> None:
+        rows = pack._rows
+        if not fits(rows):
+            widths.append(len(rows))
             raise torch.OutOfMemoryError("out of memory")
-        whole(transformer, rows)
+        step(pack)
 
-    monkeypatch.setattr(sampler, "denoise", scarce)
-    monkeypatch.setattr(engine, "_wave_tokens", 10**9)
-    assert {outcome.request.id: pixels(outcome) for outcome in engine.generate(mixed)} == expected
-    assert widths == [4, 2, 1, 1, 2, 1, 1]
+    monkeypatch.setattr(Pack, "step", scarce_step)
+    return widths
 
 
-def test_a_row_that_does_not_fit_even_alone_is_a_failure(engine, mixed, monkeypatch):
-    whole = sampler.denoise
+def test_a_wave_that_does_not_fit_is_split_and_every_row_ends(roomy, mixed, monkeypatch):
+    expected = [pixels(outcome) for outcome in roomy.generate(mixed[:1])]
+    widths = scarce(monkeypatch, lambda rows: len(rows) == 1)
+    outcomes = {outcome.request.id: outcome for outcome in results(roomy.generate(mixed))}
+    assert outcomes.keys() == {request.id for request in mixed}
+    assert widths[0] == 4
+    assert widths == sorted(widths, reverse=True)
+    assert pixels(outcomes["text"]) == expected[0]  # alone in its waves after all
 
-    def scarce(transformer, rows):
-        if any(row.num_tokens > 400 for row in rows):
-            raise torch.OutOfMemoryError("out of memory")
-        whole(transformer, rows)
 
-    monkeypatch.setattr(sampler, "denoise", scarce)
-    monkeypatch.setattr(engine, "_wave_tokens", 10**9)
-    outcomes = {outcome.request.id: outcome for outcome in engine.generate(mixed)}
+def test_the_budget_stays_small_once_a_wave_did_not_fit(roomy, mixed, monkeypatch):
+    widths = scarce(monkeypatch, lambda rows: sum(row.num_tokens for row in rows) < 500)
+    assert len(results(roomy.generate(mixed))) == 4
+    seen = len(widths)
+    assert seen > 0
+    assert len(results(roomy.generate(mixed))) == 4
+    assert len(widths) == seen
+
+
+def test_a_row_keeps_its_steps_when_its_wave_is_split(roomy, mixed, monkeypatch):
+    """Memory runs short in the middle: the images are those of an undisturbed engine, up to rounding."""
+    expected = roomy.latents(mixed)
+    scarce(monkeypatch, lambda rows: len(rows) < 3 or all(row.step == 0 for row in rows))
+    for found, row in zip(roomy.latents(mixed), expected, strict=True):
+        assert (found - row).norm() / row.norm() < 1e-5
+
+
+def test_a_row_that_does_not_fit_even_alone_is_a_failure(roomy, mixed, monkeypatch):
+    scarce(monkeypatch, lambda rows: all(row.num_tokens < 400 for row in rows))
+    outcomes = {outcome.request.id: outcome for outcome in roomy.generate(mixed)}
     failure = outcomes.pop("long")
     assert isinstance(failure, Failure)
     assert failure.error.kind is ErrorKind.OUT_OF_MEMORY
@@ -169,13 +196,33 @@ def test_a_row_that_does_not_fit_even_alone_is_a_failure(engine, mixed, monkeypa
     assert len(list(results(outcomes.values()))) == 3
 
 
+def test_an_image_that_can_not_be_decoded_for_memory_is_tried_again_and_then_a_failure(engine, mixed, monkeypatch):
+    tries: list[int] = []
+    decode = Vae.decode
+
+    def scarce_decode(vae: Vae, latent: torch.Tensor) -> torch.Tensor:
+        tries.append(latent.shape[-1])
+        if latent.shape[-1] == 352 // 8 or len(tries) == 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return decode(vae, latent)
+
+    monkeypatch.setattr(Vae, "decode", scarce_decode)
+    outcomes = {outcome.request.id: outcome for outcome in engine.generate(mixed)}
+    assert isinstance(outcomes["text"], Result)
+    failure = outcomes["long"]
+    assert isinstance(failure, Failure)
+    assert failure.error.kind is ErrorKind.OUT_OF_MEMORY
+
+
 def test_an_error_that_is_not_about_memory_is_not_hidden(engine, mixed, monkeypatch):
-    def broken(transformer, rows):
+    def broken(pack):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(sampler, "denoise", broken)
-    with pytest.raises(RuntimeError, match="a bug"):
-        list(engine.generate(mixed))
+    with monkeypatch.context() as patched:
+        patched.setattr(Pack, "step", broken)
+        with pytest.raises(RuntimeError, match="a bug"):
+            list(engine.generate(mixed))
+    assert len(results(engine.generate(mixed))) == 4  # and leaves nothing behind
 
 
 def test_info_names_the_weights(tiny_model, engine: OmniGenEngine):
@@ -187,7 +234,7 @@ def test_info_names_the_weights(tiny_model, engine: OmniGenEngine):
 
 def test_bfloat16_weights_stay_near_the_fp32_result(tiny_model, engine: OmniGenEngine, mixed: list[Request]):
     """The dtype of a GPU, on a CPU: noise, guidance and integration stay fp32, so only the weights' rounding shows."""
-    rough = OmniGenEngine.from_pretrained(str(tiny_model), device="cpu", dtype="bfloat16")
+    rough = OmniGenEngine.from_pretrained(str(tiny_model), EngineSettings(device="cpu", dtype="bfloat16"))
     for found, expected in zip(rough.latents(mixed), engine.latents(mixed), strict=True):
         assert found.dtype == torch.float32
         assert 1e-5 < (found - expected).norm() / expected.norm() < 0.1
@@ -196,7 +243,7 @@ def test_bfloat16_weights_stay_near_the_fp32_result(tiny_model, engine: OmniGenE
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_gpu_agrees_with_the_cpu_in_fp32(tiny_model, engine: OmniGenEngine, mixed: list[Request]):
-    on_gpu = OmniGenEngine.from_pretrained(str(tiny_model), device="cuda", dtype="float32")
+    on_gpu = OmniGenEngine.from_pretrained(str(tiny_model), EngineSettings(device="cuda", dtype="float32"))
     for found, expected in zip(on_gpu.latents(mixed), engine.latents(mixed), strict=True):
         assert (found.cpu() - expected).norm() / expected.norm() < 1e-3
 

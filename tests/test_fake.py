@@ -3,14 +3,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from omnigen_actor.engines import EngineSpec, open_engine, verify_model
-from omnigen_actor.errors import ErrorKind, ModelError
+from omnigen_actor.engine_settings import EngineSettings
+from omnigen_actor.engines import open_engine
+from omnigen_actor.errors import ErrorKind
 from omnigen_actor.fake import FakeEngine
 from omnigen_actor.types import Failure, Request, Result
 
@@ -72,22 +72,26 @@ def test_name_can_carry_seconds_per_image() -> None:
     assert all(isinstance(o, Result) and o.seconds >= 0.05 for o in outcomes)
 
 
-def test_fake_is_recognised_by_its_identity_without_being_opened() -> None:
-    engine = EngineSpec(model="fake")()
-    assert verify_model("fake") == verify_model("fake:0.5") == engine.info.sha256
+def test_every_image_is_a_wave_and_waves_are_taken_once() -> None:
+    engine = FakeEngine(seconds_per_image=0.01, settings=EngineSettings(wave_tokens=24))
+    requests = [request(steps=4), request(prompt="[fail]"), request(width=32)]
+    results = [outcome for outcome in engine.generate(requests) if isinstance(outcome, Result)]
+    waves = engine.take_waves()
+    assert [(wave.num_rows, wave.num_tokens, wave.num_steps) for wave in waves] == [(1, 12, 4), (1, 6, 50)]
+    assert [wave.occupancy for wave in waves] == [0.5, 0.25]
+    assert [wave.step_seconds + wave.decode_seconds for wave in waves] == pytest.approx([r.seconds for r in results])
+    assert all(wave.step_seconds >= 0.01 for wave in waves)
+    assert engine.take_waves() == []
 
 
-def test_anyones_class_is_an_engine() -> None:
-    engine = open_engine(f"{__name__}:Stranger", device="cpu", dtype="float32", cpu_threads=2)
-    assert isinstance(engine, Stranger)
-    assert engine.asked == ("cpu", "float32", 2)
-    assert verify_model(f"{__name__}:Stranger") != verify_model("fake")
-
-
-@pytest.mark.parametrize("model", ["no_such_module:Engine", f"{__name__}:NoSuchEngine"])
-def test_unknown_class_is_a_model_error_that_names_it(model: str) -> None:
-    with pytest.raises(ModelError, match=f"no such engine: '{model}'"):
-        verify_model(model)
+def test_approximations_and_adapters_are_reported_and_change_no_picture() -> None:
+    engine = FakeEngine(settings=EngineSettings(fp8=True, step_cache=0.1, adapters=("style@0.5",)))
+    (outcome,) = engine.generate([request()])
+    assert isinstance(outcome, Result)
+    assert outcome.image.tobytes() == picture(request()).tobytes()
+    assert engine.info.approximations == ("fp8", "step_cache=0.1")
+    assert engine.info.adapters == ("style@0.5",)
+    assert FakeEngine().info.approximations == FakeEngine().info.adapters == ()
 
 
 def test_fake_and_actor_import_neither_torch_nor_ray() -> None:
@@ -97,12 +101,3 @@ def test_fake_and_actor_import_neither_torch_nor_ray() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-class Stranger(FakeEngine):
-    """Someone else's engine."""
-
-    def __init__(self, *, device: str, dtype: str, cpu_threads: int) -> None:
-        super().__init__()
-        self.asked = (device, dtype, cpu_threads)
-        self.info = replace(self.info, name="stranger")

@@ -13,6 +13,7 @@ import pytest
 
 from jobs.generate import main, verdict
 from omnigen_actor.errors import ManifestError, ModelError
+from omnigen_actor.metrics import EngineUse
 from pipelines.config import RunConfig
 from pipelines.summary import Summary, Tally
 
@@ -86,6 +87,25 @@ def test_the_summary_goes_to_stdout_and_progress_to_stderr(
     assert shown.out.splitlines()[0] == "in 100 = ok 100 + failed 0 + skipped 0"
     assert "records  out/records" in shown.out
     assert shown.err == "100/100 rows  ok 100  failed 0\n"
+
+
+def test_the_account_has_one_line_of_what_the_engines_took_and_none_where_nothing_is_known(
+    replace_run: Callable[[Run], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    use = EngineUse(
+        num_waves=7,
+        occupancy=0.88,
+        encode_seconds=1.0,
+        prefill_seconds=3.0,
+        step_seconds=93.0,
+        decode_seconds=3.0,
+        token_steps_per_second=1.0,
+    )
+    for engine in (use, None):
+        replace_run(lambda *_, engine=engine, **__: replace(GOOD, engine=engine))
+        main(["rows.jsonl", "out"])
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("engine")]
+    assert told == ["engine: steps 93 %, prefill 3 %, decode 3 %, encode 1 %; waves 88 % full"]
 
 
 @pytest.mark.parametrize(

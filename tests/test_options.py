@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobs.options import build_parser, option_name, parse
+from omnigen_actor.engine_settings import EngineSettings
 from omnigen_actor.errors import ConfigError
 from pipelines.config import GenerationConfig, RunConfig
 from pipelines.settings import SETTINGS
 
 SURFACE = [
+    "--adapters",
+    "--attention",
     "--batch-size",
+    "--compile",
     "--config",
     "--cpu-threads",
     "--device",
@@ -18,8 +23,11 @@ SURFACE = [
     "--fetch-retries",
     "--fetch-threads",
     "--fetch-timeout-s",
+    "--fp8",
     "--gpus-per-actor",
+    "--guidance-from",
     "--guidance-scale",
+    "--guidance-to",
     "--height",
     "--help",
     "--image-format",
@@ -28,15 +36,21 @@ SURFACE = [
     "--max-image-bytes",
     "--max-image-pixels",
     "--max-input-image-size",
+    "--memory-gib",
     "--model",
+    "--no-fp8",
     "--no-retry-failed",
     "--num-actors",
     "--num-samples",
     "--progress-every-s",
     "--ray-address",
     "--retry-failed",
+    "--rows-per-wave",
     "--seed",
+    "--step-cache",
     "--steps",
+    "--vae-dtype",
+    "--wave-tokens",
     "--width",
     "-h",
 ]
@@ -75,6 +89,22 @@ def test_options_reach_their_section_with_their_type() -> None:
     assert isinstance(config.generation.guidance_scale, float)
 
 
+def test_an_option_that_repeats_collects_its_values_and_none_empties_it(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("engine:\n  adapters: [from-file]\n")
+    assert config_of("--adapters", "a@0.8", "--adapters", "b").engine.adapters == ("a@0.8", "b")
+    assert config_of("--config", str(file)).engine.adapters == ("from-file",)
+    assert config_of("--config", str(file), "--adapters", "c").engine.adapters == ("c",)
+    assert config_of("--config", str(file), "--adapters", "none").engine.adapters == ()
+
+
+def test_engine_options_reach_the_engine() -> None:
+    config = config_of("--fp8", "--guidance-to", "0.8", "--rows-per-wave", "1", "--cpu-threads", "3")
+    settings = config.engine_settings("cuda")
+    assert (settings.device, settings.cpu_threads, settings.rows_per_wave) == ("cuda", 3, 1)
+    assert settings.approximations == ("fp8", "guidance_interval=0-0.8")
+
+
 def test_options_may_stand_before_the_arguments() -> None:
     assert parse(["--steps", "7", "rows.jsonl", "--seed", "1", "out"], prog="generate").config.generation.steps == 7
 
@@ -105,6 +135,11 @@ def test_an_option_wins_over_the_file_and_the_file_over_the_default(tmp_path: Pa
         (["rows.jsonl", "out", "--max-failed", "101"], ["--max-failed", "101.0 must be between 0 and 100"]),
         (["rows.jsonl", "out", "--image-format", "gif"], ["--image-format", "'gif' must be one of png, webp, jpeg"]),
         (["rows.jsonl", "out", "--model", ""], ["--model", "must not be empty"]),
+        (["rows.jsonl", "out", "--adapters", "a", "--adapters", ""], ["--adapters", "must not be empty"]),
+        (["rows.jsonl", "out", "--adapters"], ["--adapters", "expected one argument"]),
+        (["rows.jsonl", "out", "--memory-gib", "0"], ["--memory-gib", "0.0 must be finite and greater than 0"]),
+        (["rows.jsonl", "out", "--guidance-from", "0.7", "--guidance-to", "0.7"], ["guidance_from=0.7", "less than"]),
+        (["rows.jsonl", "out", "--compile", "yes"], ["--compile", "'yes' must be one of auto, on, off"]),
         (["rows.jsonl", "out", "--retry-failed=yes"], ["--retry-failed", "ignored explicit argument"]),
         (["rows.jsonl", "out", "--config", "nowhere.yaml"], ["nowhere.yaml: cannot be read"]),
         (["rows.jsonl", "out", "more"], ["more"]),
@@ -132,12 +167,35 @@ def test_help_shows_every_option_with_its_text_default_and_section(capsys: pytes
     for path, setting in SETTINGS.items():
         assert option_name(path) in shown
         assert setting.metadata["help"] in shown
-        if setting.default is not None and setting.kind is not bool:
+        if setting.default is not None and setting.kind is not bool and not setting.repeats:
             assert f"{setting.metadata['help']} (default: {setting.default})" in shown
     assert "(default: no)" in shown
-    for title in ("run:", "generation:", "inputs:", "images:", "workers:"):
+    for title in ("run:", "generation:", "inputs:", "images:", "workers:", "engine:"):
         assert title in shown
 
 
 def test_help_is_ascii_so_that_any_terminal_can_show_it() -> None:
     assert build_parser("generate").format_help().isascii()
+
+
+def test_help_says_of_every_approximation_that_it_is_one_and_off() -> None:
+    is_approximation = {name: bool(EngineSettings(**{name: value}).approximations) for name, value in OTHER.items()}
+    assert set(is_approximation) == {setting.name for setting in SETTINGS.values() if setting.section == "engine"}
+    said = {name: "approximation, off by default" in SETTINGS[f"engine.{name}"].metadata["help"] for name in OTHER}
+    assert said == is_approximation
+
+
+OTHER: dict[str, Any] = {
+    "vae_dtype": "bfloat16",
+    "wave_tokens": 1,
+    "rows_per_wave": 1,
+    "compile": "off",
+    "attention": "math",
+    "memory_gib": 1.0,
+    "adapters": ("a",),
+    "fp8": True,
+    "guidance_from": 0.5,
+    "guidance_to": 0.5,
+    "step_cache": 0.5,
+}
+"""For each setting of the engine a value that is not its default."""

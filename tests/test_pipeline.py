@@ -17,8 +17,9 @@ import pytest
 from PIL import Image
 
 from omnigen_actor.errors import ConfigError, ManifestError, ModelError, OutputError, StartupError
+from omnigen_actor.fake import FAKE_SHA256
 from omnigen_actor.schema import RECORD, TIMING_COLUMNS
-from pipelines.config import GenerationConfig, RunConfig, WorkerConfig
+from pipelines.config import EngineConfig, GenerationConfig, RunConfig, WorkerConfig
 from pipelines.generate import build_processor, run
 from pipelines.records import WriteRecords
 from pipelines.summary import Summary, Tally
@@ -141,16 +142,45 @@ def test_run_json_tells_of_the_model_and_the_run(first: Finished) -> None:
     assert {r["run_id"] for r in records} == {content["runs"][0]["run_id"]}
 
 
+def test_by_default_every_image_is_exact_and_its_record_says_so(first: Finished) -> None:
+    assert {(*r["approximations"], *r["adapters"]) for r in records_of(first.store)} == {()}
+    fingerprint = json.loads((first.store / "run.json").read_text())["fingerprint"]
+    assert (fingerprint["approximations"], fingerprint["adapters"]) == ([], [])
+
+
+def test_an_approximation_is_named_in_every_record_and_no_exact_store_goes_on_with_it(
+    first: Finished, tmp_path: Path
+) -> None:
+    approximate = replace(CONFIG, engine=EngineConfig(fp8=True, step_cache=0.1, adapters=("style@0.5",)))
+    with pytest.raises(OutputError, match=r"approximations=\[\] \(now \['fp8', 'step_cache=0.1'\]\)"):
+        run(str(first.manifest), str(first.store), approximate)
+    rows = [row for row in manifest_rows(tmp_path) if row["id"] in {"text-0", *BAD}]
+    run(str(write_manifest(tmp_path, "rows.jsonl", rows)), str(tmp_path / "out"), approximate)
+    named = [(r["approximations"], r["adapters"]) for r in records_of(tmp_path / "out")]
+    assert named == [(["fp8", "step_cache=0.1"], ["style@0.5"])] * 5
+
+
+def test_the_summary_tells_what_the_engines_took(first: Finished) -> None:
+    use = first.summary.engine
+    assert use is not None
+    assert use.num_waves == 16
+    assert use.occupancy == pytest.approx(1.0)
+    assert use.step_seconds + use.decode_seconds > 0
+    assert json.loads((first.store / "summary.json").read_text())["engine"]["num_waves"] == 16
+    run_id = json.loads((first.store / "run.json").read_text())["runs"][0]["run_id"]
+    assert len(list((first.store / "metrics" / run_id).iterdir())) >= 4
+
+
 def test_a_second_run_makes_nothing_and_does_not_start_ray(first: Finished) -> None:
     before = images_of(first.store), records_of(first.store)
     code = (
         "import sys; from tests.test_pipeline import CONFIG, run;"
         "summary = run(sys.argv[1], sys.argv[2], CONFIG);"
-        "print(summary.num_generated, summary.num_already_done, summary.adds_up, 'ray' in sys.modules)"
+        "print(summary.num_generated, summary.num_already_done, summary.adds_up, 'ray' in sys.modules, summary.engine)"
     )
     argv = [sys.executable, "-c", code, str(first.manifest), str(first.store)]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
-    assert done.stdout.split() == ["0", "20", "True", "False"]
+    assert done.stdout.split() == ["0", "20", "True", "False", "None"]
     assert (images_of(first.store), records_of(first.store)) == before
 
 
@@ -207,6 +237,15 @@ def test_an_engine_that_cannot_be_opened_ends_the_job_with_one_line(first: Finis
         run(str(first.manifest), str(tmp_path), replace(CONFIG, model="fractions:Fraction"))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "summary.json").exists()
+
+
+def test_nodes_with_other_weights_than_the_driver_are_refused(
+    first: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("omnigen_actor.fake.FAKE_SHA256", "another version")  # here, and not in the workers
+    with pytest.raises(StartupError, match=f"sha256 {FAKE_SHA256} on .*another version on the driver"):
+        run(str(first.manifest), str(tmp_path), CONFIG)
+    assert not (tmp_path / "images").exists()
 
 
 def test_what_cannot_start_says_so_before_anything_is_made(first: Finished, tmp_path: Path) -> None:

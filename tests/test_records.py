@@ -22,6 +22,8 @@ def records(*rows: dict[str, Any], **user_columns: pa.Array) -> pa.Table:
         "image_sha256": [],
         "model": "fake",
         "model_sha256": "1" * 64,
+        "approximations": [],
+        "adapters": [],
         "fetch_seconds": 0.0,
         "generate_seconds": 0.0,
         "write_seconds": 0.0,

@@ -8,7 +8,7 @@ import pytest
 
 from omnigen_actor.errors import OutputError
 from pipelines import run_info
-from pipelines.config import GenerationConfig, RunConfig, WorkerConfig
+from pipelines.config import EngineConfig, GenerationConfig, RunConfig, WorkerConfig
 
 CONFIG = RunConfig(model="fake", generation=GenerationConfig(steps=4))
 
@@ -49,6 +49,53 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
         start(tmp_path, CONFIG, "r2", model_sha256="m2")
 
 
+@pytest.mark.parametrize(
+    ("engine", "change"),
+    [
+        (EngineConfig(fp8=True), r"approximations=\[\] \(now \['fp8'\]\)"),
+        (EngineConfig(guidance_to=0.5), r"approximations=\[\] \(now \['guidance_interval=0-0.5'\]\)"),
+        (EngineConfig(step_cache=0.1), r"approximations=\[\] \(now \['step_cache=0.1'\]\)"),
+        (EngineConfig(vae_dtype="bfloat16"), r"vae_dtype='float32' \(now 'bfloat16'\)"),
+        (EngineConfig(adapters=("a@0.5",)), r"adapters=\[\] \(now \['a@0.5'\]\)"),
+        (EngineConfig(adapters=("a",)), r"adapters=\[\] \(now \['a@1'\]\)"),
+    ],
+)
+@pytest.mark.parametrize("is_old", [False, True])
+def test_an_exact_store_is_not_continued_with_an_approximation_however_old_it_is(
+    tmp_path: Path, engine: EngineConfig, change: str, is_old: bool
+) -> None:
+    start(tmp_path, CONFIG, "r1")
+    if is_old:
+        forget_newer_settings(tmp_path)
+    start(tmp_path, CONFIG, "r2")
+    with pytest.raises(OutputError, match=change):
+        start(tmp_path, replace(CONFIG, engine=engine), "r3")
+
+
+def forget_newer_settings(tmp_path: Path) -> None:
+    """Make run.json what the first version wrote."""
+    path = tmp_path / "run.json"
+    content = json.loads(path.read_text())
+    for name in ("vae_dtype", "approximations", "adapters"):
+        del content["fingerprint"][name]
+    path.write_text(json.dumps(content))
+
+
+def test_an_approximated_store_is_continued_with_the_same_and_with_no_other(tmp_path: Path) -> None:
+    cached = replace(CONFIG, engine=EngineConfig(step_cache=0.1, adapters=("a", "b")))
+    start(tmp_path, cached, "r1")
+    start(tmp_path, cached, "r2")
+    with pytest.raises(OutputError, match=r"step_cache=0\.1"):
+        start(tmp_path, CONFIG, "r3")
+    with pytest.raises(OutputError, match="adapters"):
+        start(tmp_path, replace(CONFIG, engine=EngineConfig(step_cache=0.1, adapters=("b", "a"))), "r3")
+
+
+def test_how_waves_are_packed_may_change(tmp_path: Path) -> None:
+    start(tmp_path, CONFIG, "r1")
+    start(tmp_path, replace(CONFIG, engine=EngineConfig(wave_tokens=64, rows_per_wave=1, memory_gib=2.0)), "r2")
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"fingerprint": 1, "runs": []}', "\x00"])
 def test_a_broken_file_is_an_output_error_of_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text)
@@ -58,9 +105,19 @@ def test_a_broken_file_is_an_output_error_of_one_line(tmp_path: Path, text: str)
 
 
 def test_no_credential_of_a_model_uri_is_kept(tmp_path: Path) -> None:
-    start(tmp_path, replace(CONFIG, model="https://user:secret@example.com/model?token=secret"), "r1")
+    engine = EngineConfig(adapters=("https://user:secret@example.com/lora?token=secret",))
+    config = replace(CONFIG, model="https://user:secret@example.com/model?token=secret", engine=engine)
+    start(tmp_path, config, "r1")
     assert "secret" not in (tmp_path / "run.json").read_text()
 
 
 def test_run_ids_differ() -> None:
     assert len({run_info.new_run_id() for _ in range(100)}) == 100
+
+
+def test_an_adapter_is_the_same_however_its_weight_is_written(tmp_path: Path) -> None:
+    first, second = (
+        replace(CONFIG, engine=EngineConfig(adapters=names)) for names in (("a", "b@.5"), ("a@1", "b@0.50"))
+    )
+    start(tmp_path, first, "r1")
+    start(tmp_path, second, "r2")

@@ -37,6 +37,8 @@ def values_of(setting: Setting) -> st.SearchStrategy[Any]:
         str: st.sampled_from(limits.get("choices", ["fake", "no", "1e3", "null", "a: b", "café", " x "])),
     }
     own = kinds[setting.kind]
+    if setting.repeats:
+        return st.lists(own, max_size=3).map(tuple)
     return st.none() | own if setting.optional else own
 
 
@@ -56,7 +58,17 @@ def test_no_values_build_the_defaults() -> None:
     assert build({}) == RunConfig()
 
 
-@given(st.fixed_dictionaries({}, optional={path: values_of(setting) for path, setting in SETTINGS.items()}))
+def with_an_interval(values: dict[str, Any]) -> dict[str, Any]:
+    """The same values, without a guidance interval that is empty."""
+    interval = [f"engine.guidance_{end}" for end in ("from", "to")]
+    begin, end = (values.get(path, SETTINGS[path].default) for path in interval)
+    return values if begin < end else {path: value for path, value in values.items() if path not in interval}
+
+
+VALUES = st.fixed_dictionaries({}, optional={path: values_of(setting) for path, setting in SETTINGS.items()})
+
+
+@given(VALUES.map(with_an_interval))
 def test_a_stored_config_reads_back_as_the_same_config(values: dict[str, Any]) -> None:
     config = build(values)
     nested = yaml.safe_load(to_yaml(config))
@@ -80,6 +92,16 @@ def test_a_file_gives_values_by_section(tmp_path: Path) -> None:
         "generation.guidance_scale": 3.0,
         "retry_failed": True,
     }
+
+
+def test_a_list_in_a_file_is_a_tuple_and_null_is_none_of_it(tmp_path: Path) -> None:
+    assert read_yaml(written(tmp_path, "engine:\n  adapters: [a, b@0.5]")) == {"engine.adapters": ("a", "b@0.5")}
+    assert read_yaml(written(tmp_path, "engine:\n  adapters:")) == {"engine.adapters": ()}
+
+
+@pytest.mark.parametrize("text", ["on", "off", "auto"])
+def test_on_and_off_mean_themselves_where_yaml_reads_them_as_true_and_false(tmp_path: Path, text: str) -> None:
+    assert read_yaml(written(tmp_path, f"engine:\n  compile: {text}")) == {"engine.compile": text}
 
 
 def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
@@ -108,6 +130,10 @@ def test_a_number_that_yaml_reads_as_text_is_a_number(tmp_path: Path) -> None:
         ("model: no", ["False must be text"]),
         ("model:", ["None must be text"]),
         ("ray_address: 1", ["1 must be text or none"]),
+        ("engine:\n  adapters: a", ["engine.adapters", "'a' must be a list"]),
+        ("engine:\n  adapters: [1]", ["engine.adapters", "1 must be text"]),
+        ("engine:\n  adapters: ['']", ["engine.adapters", "must not be empty"]),
+        ("engine:\n  vae_dtype: on", ["engine.vae_dtype", "True must be text"]),
         ("generation: 5", ["generation", "5 must be settings"]),
         ("- model", ["['model'] must be settings"]),
         ("model: [", ["line 1", "not readable as YAML"]),

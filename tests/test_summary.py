@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
+from omnigen_actor.metrics import EngineUse
 from pipelines.summary import Summary, Tally
 
 SUMMARY = Summary(
@@ -39,6 +40,20 @@ def test_summary_json_holds_every_count_and_names_what_is_in_an_error() -> None:
     assert written["adds_up"] is True
     assert written["errors"] == [{"kind": "not_found", "count": 2, "example": "no such file: a.png"}]
     assert written["records_uri"] == "out/records"
+
+
+def test_summary_json_holds_what_the_engines_took_or_null() -> None:
+    use = EngineUse(
+        num_waves=2,
+        occupancy=0.5,
+        encode_seconds=0.0,
+        prefill_seconds=1.0,
+        step_seconds=3.0,
+        decode_seconds=0.5,
+        token_steps_per_second=100.0,
+    )
+    assert json.loads(replace(SUMMARY, engine=use).to_json())["engine"] == asdict(use)
+    assert json.loads(SUMMARY.to_json())["engine"] is None
 
 
 def test_tally_json_holds_its_counts() -> None:

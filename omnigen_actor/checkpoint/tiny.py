@@ -6,12 +6,14 @@ The images that it makes are noise shaped by the prompt; what it proves is the p
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from omnigen_actor.checkpoint.opening import SCHEDULER, TOKENIZER, TRANSFORMER, VAE
+from omnigen_actor.checkpoint.layouts import DIFFUSERS_STEM, ORIGINAL_STEM, SCHEDULER, TOKENIZER, TRANSFORMER, VAE
+from omnigen_actor.checkpoint.rewriting import split_into_shards, write_original_layout
 from omnigen_actor.model.prompt import DEFAULT_NEGATIVE_PROMPT
 from omnigen_actor.tasks import TASKS
 
@@ -42,6 +44,21 @@ def write_tiny_checkpoint(folder: Path, seed: int = 0, **changes: Any) -> None:
     scheduler.save_pretrained(folder / SCHEDULER)
     _write_tokenizer(folder / TOKENIZER)
     (folder / "model_index.json").write_text(json.dumps(_MODEL_INDEX, indent=2) + "\n", encoding="utf-8")
+
+
+def write_tiny_original(folder: Path, seed: int = 0, **changes: Any) -> None:
+    """The same weights to the bit, in the layout of the original repository."""
+    with tempfile.TemporaryDirectory() as scratch:
+        write_tiny_checkpoint(Path(scratch), seed, **changes)
+        write_original_layout(Path(scratch), folder)
+
+
+def shard_transformer(folder: Path, num_shards: int) -> None:
+    """Split the transformer's one file, in either layout, into shards with an index."""
+    original = folder / f"{ORIGINAL_STEM}.safetensors"
+    split_into_shards(
+        original if original.is_file() else folder / TRANSFORMER / f"{DIFFUSERS_STEM}.safetensors", num_shards
+    )
 
 
 def transformer_config(**changes: Any) -> dict[str, Any]:

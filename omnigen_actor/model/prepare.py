@@ -1,61 +1,171 @@
-"""A request -> a row that the sampler can integrate: size, latents, noise, one condition per guidance branch.
+"""A request -> what it will need -> a row that can step: size, latents, noise, one condition per guidance branch.
 
-Keeps what requests share: the latent of an input image, and the condition of the negative prompt. Knows no waves.
+``plan`` touches no device: it finds what can't be made, and what the row will take. ``prepare`` encodes and prefills.
+Keeps what requests share: the latent of an input image, the conditions of the negative prompt and of recent prompts.
+Knows no waves.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from PIL.Image import Image
 from torch import Tensor
 
 from omnigen_actor import images, placeholders
+from omnigen_actor.engine_settings import EXACT_INTERVAL
 from omnigen_actor.errors import ErrorKind, RowError, Stage
 from omnigen_actor.model import sampler
-from omnigen_actor.model.condition import Condition, prefill
-from omnigen_actor.model.prompt import DEFAULT_NEGATIVE_PROMPT, Segment, Text, Tokenize, images_only_prompt, segments
+from omnigen_actor.model.condition import Condition, prefill, share
+from omnigen_actor.model.memory import Memory
+from omnigen_actor.model.prompt import (
+    DEFAULT_NEGATIVE_PROMPT,
+    ImageSpan,
+    Segment,
+    Text,
+    Tokenize,
+    images_only_prompt,
+    segments,
+)
+from omnigen_actor.model.stopwatch import Stopwatch
 from omnigen_actor.model.transformer import Transformer
 from omnigen_actor.model.vae import Vae
 from omnigen_actor.types import PIXELS_PER_TOKEN, Request, round_side
 
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
-
 MAX_LATENTS = 64
 MAX_NEGATIVES = 8
+CONDITION_BYTES = 2 * 2**30
+"""How much of the conditions of recent prompts is kept, for further samples and further edits of one image."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedBranch:
+    """A guidance branch before it is computed. ``long``: its rotary regime."""
+
+    segments: tuple[Segment, ...]
+    weight: float
+    long: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A request that can be made. ``pictures``: digests of ``fitted``. Branches that guidance does not use are None."""
+
+    request: Request
+    fitted: tuple[Image, ...]
+    pictures: tuple[bytes, ...]
+    width: int
+    height: int
+    full: PlannedBranch | None
+    images_only: PlannedBranch | None
+    negative: PlannedBranch | None
+
+    @property
+    def num_image_tokens(self) -> int:
+        """Image tokens of the output, of one branch."""
+        return num_tokens(self.width, self.height)
+
+    @property
+    def num_packed_tokens(self) -> int:
+        """Image tokens of all branches: what the row adds to a step."""
+        return self.num_image_tokens * sum(b is not None for b in (self.full, self.images_only, self.negative))
+
+    @property
+    def num_cached_tokens(self) -> int:
+        """Tokens whose keys and values the row keeps, time tokens included, as if it shared none with other rows."""
+        sizes = self.image_sizes
+        kept = [_length(b.segments, sizes) for b in (self.full, self.images_only, self.negative) if b]
+        shared = 0
+        if self.full and self.images_only and self.full.long == self.images_only.long:
+            shared = share(self.full.segments, self.images_only.segments, sizes).num_tokens
+        return sum(kept) - shared + len(kept) * self.request.steps
+
+    @property
+    def image_sizes(self) -> tuple[int, ...]:
+        """Tokens of each input image."""
+        return tuple(num_tokens(*image.size) for image in self.fitted)
 
 
 class Preparer:
     """Prepares requests for one loaded model."""
 
-    def __init__(self, transformer: Transformer, vae: Vae, tokenize: Tokenize, shift: float) -> None:
-        """``shift`` is the scheduler's."""
+    def __init__(
+        self,
+        transformer: Transformer,
+        vae: Vae,
+        tokenize: Tokenize,
+        *,
+        shift: float,
+        stopwatch: Stopwatch,
+        guided: tuple[float, float] = EXACT_INTERVAL,
+    ) -> None:
+        """``shift`` is the scheduler's; ``guided`` the times between which guidance is applied."""
         self._transformer = transformer
         self._vae = vae
         self._tokenize = tokenize
         self._shift = shift
-        self._latents: OrderedDict[bytes, Tensor] = OrderedDict()
-        self._negatives: OrderedDict[tuple[str, int, bool], Condition] = OrderedDict()
+        self._stopwatch = stopwatch
+        self._guided = guided
+        self._latents: Memory[bytes, Tensor] = Memory(MAX_LATENTS)
+        self._negatives: Memory[object, Condition] = Memory(MAX_NEGATIVES)
+        self._conditions: Memory[object, Condition] = Memory(CONDITION_BYTES, lambda condition: condition.num_bytes)
+        self.num_prefilled = 0
 
-    def prepare(self, request: Request) -> sampler.Row:
-        """Everything that happens before the first step. Raises RowError (stage generate) for what can't be made."""
+    def plan(self, request: Request) -> Planned:
+        """Check, fit and tokenize. Raises RowError (stage generate) for what can't be made."""
         placeholders.check(request.prompt, len(request.images))
-        fitted = [images.fit(image, request.max_input_image_size) for image in request.images]
+        fitted = tuple(images.fit(image, request.max_input_image_size) for image in request.images)
         width, height = self._output_size(request, fitted)
-        times = sampler.euler_times(request.steps, self._shift).to(self._transformer.device)
-        shift, scale = self._transformer.modulation(times[:-1])
-        cells = (height // self._vae.factor, width // self._vae.factor)
+        weights = sampler.branch_weights(
+            request.guidance_scale, request.img_guidance_scale, has_images=bool(request.images)
+        )
+        negative = DEFAULT_NEGATIVE_PROMPT
+        if request.negative_prompt is not None:
+            negative = placeholders.normalise(request.negative_prompt)
+            placeholders.check(negative, 0)
+        prompts = (request.prompt, images_only_prompt(len(fitted)), negative)
+        full, images_only, without = (
+            self._branch(prompt, weight, fitted, num_tokens(width, height)) if weight else None
+            for prompt, weight in zip(prompts, weights, strict=True)
+        )
+        return Planned(
+            request=request,
+            fitted=fitted,
+            pictures=tuple(_digest(image) for image in fitted),
+            width=width,
+            height=height,
+            full=full,
+            images_only=images_only,
+            negative=without,
+        )
+
+    def prepare(self, planned: Planned) -> sampler.Row:
+        """Everything that the device does before the first step."""
+        request = planned.request
+        times = sampler.euler_times(request.steps, self._shift)
+        latents = [self._latent(*one) for one in zip(planned.pictures, planned.fitted, strict=True)]
+        with self._stopwatch.lap("prefill"):
+            shift, scale = self._transformer.modulation(times[:-1].to(self._transformer.device))
+            branches = self._branches(planned, latents, times[:-1].to(self._transformer.device))
+        cells = (planned.height // self._vae.factor, planned.width // self._vae.factor)
+        noise = sampler.noise(request.seed, self._vae.channels, *cells)
         return sampler.Row(
-            latent=sampler.noise(request.seed, self._vae.channels, *cells).to(self._transformer.device),
-            times=times,
+            patches=self._transformer.patch(noise).to(self._transformer.device).contiguous(),
+            height=cells[0],
+            width=cells[1],
+            times=tuple(times.tolist()),
             shift=shift,
             scale=scale,
-            branches=self._branches(request, fitted, times[:-1], num_tokens(width, height)),
+            branches=branches,
+            guided=self._guided,
         )
+
+    def forget(self) -> None:
+        """Let go of what is kept for later requests."""
+        for memory in (self._latents, self._negatives, self._conditions):
+            memory.clear()
 
     def _output_size(self, request: Request, fitted: Sequence[Image]) -> tuple[int, int]:
         width, height = request.width, request.height
@@ -68,50 +178,14 @@ class Preparer:
                 raise _failed(ErrorKind.BAD_SIZE, f"{name} of {side} pixels: this model goes up to {longest}")
         return width, height
 
-    def _branches(
-        self, request: Request, fitted: Sequence[Image], times: Tensor, num_image_tokens: int
-    ) -> tuple[sampler.Branch, ...]:
-        weights = sampler.branch_weights(
-            request.guidance_scale, request.img_guidance_scale, has_images=bool(request.images)
-        )
-        conditions: tuple[Callable[[], Condition], ...] = (
-            lambda: self._condition(request.prompt, fitted, times, num_image_tokens),
-            lambda: self._condition(images_only_prompt(len(fitted)), fitted, times, num_image_tokens),
-            lambda: self._negative(request.negative_prompt, times, num_image_tokens),
-        )
-        branches = []
-        for weight, condition in zip(weights, conditions, strict=True):
-            if weight:  # a branch that the guidance does not use is not computed
-                cached = condition()
-                rotary = cached.image_rotary(self._transformer, num_image_tokens)
-                branches.append(sampler.Branch(cached, rotary, weight))
-        return tuple(branches)
-
-    def _condition(self, prompt: str, fitted: Sequence[Image], times: Tensor, num_image_tokens: int) -> Condition:
+    def _branch(self, prompt: str, weight: float, fitted: Sequence[Image], num_image_tokens: int) -> PlannedBranch:
         parts = segments(prompt, self._tokenize)
-        long = self._is_long(parts, fitted, num_image_tokens)
-        latents = [self._latent(image) for image in fitted]
-        return prefill(self._transformer, parts, latents, times, long=long)
+        num_prefix = _length(parts, [num_tokens(*image.size) for image in fitted])
+        return PlannedBranch(parts, weight, self._is_long(num_prefix, num_image_tokens))
 
-    def _negative(self, prompt: str | None, times: Tensor, num_image_tokens: int) -> Condition:
-        """The negative prompt's condition is a constant of (prompt, steps, regime)."""
-        text = DEFAULT_NEGATIVE_PROMPT if prompt is None else placeholders.normalise(prompt)
-        placeholders.check(text, 0)
-        parts = segments(text, self._tokenize)
-        long = self._is_long(parts, (), num_image_tokens)
-        return _remember(
-            self._negatives,
-            (text, len(times), long),
-            lambda: prefill(self._transformer, parts, (), times, long=long),
-            MAX_NEGATIVES,
-        )
-
-    def _is_long(self, parts: Sequence[Segment], fitted: Sequence[Image], num_image_tokens: int) -> bool:
+    def _is_long(self, num_prefix: int, num_image_tokens: int) -> bool:
         """The rotary regime of the whole sequence. Raises RowError when the sequence is beyond the model."""
         config = self._transformer.config
-        num_prefix = sum(
-            len(part.ids) if isinstance(part, Text) else num_tokens(*fitted[part.index].size) for part in parts
-        )
         num_positions = num_prefix + 1 + num_image_tokens
         if num_positions > config.max_position_embeddings:
             raise _failed(
@@ -121,10 +195,67 @@ class Preparer:
             )
         return config.is_long(num_positions)
 
-    def _latent(self, image: Image) -> Tensor:
+    def _branches(self, planned: Planned, latents: Sequence[Tensor], times: Tensor) -> tuple[sampler.Branch, ...]:
+        """The branches that count. Whether one goes on from another follows from the request, never from what is kept:
+        else an image would depend on the requests before it.
+        """
+        found: list[sampler.Branch] = []
+        base = None
+        if planned.images_only:
+            base = self._condition(planned.images_only, planned.pictures, latents, times)
+        if planned.full:
+            full = self._full(planned, base, latents, times)
+            found.append(sampler.Branch(full, planned.full.weight, is_full=True))
+        if planned.images_only and base:
+            found.append(sampler.Branch(base, planned.images_only.weight))
+        if planned.negative:
+            negative = planned.negative
+            key = (negative.segments, len(times), negative.long)
+            condition = self._negatives.get(key, lambda: self._prefill(negative.segments, (), times, negative.long))
+            found.append(sampler.Branch(condition, negative.weight))
+        return tuple(found)
+
+    def _full(self, planned: Planned, base: Condition | None, latents: Sequence[Tensor], times: Tensor) -> Condition:
+        """The prompt's own branch. Where it begins with the images, it goes on from the images-only branch."""
+        full, images_only = planned.full, planned.images_only
+        assert full
+        if base is None or images_only is None or images_only.long != full.long:
+            return self._condition(full, planned.pictures, latents, times)
+        shared = share(full.segments, images_only.segments, planned.image_sizes)
+        if not shared.rest and shared.num_tokens == base.num_prefix:
+            return base
+        if not any(isinstance(part, ImageSpan) for part in full.segments[: len(full.segments) - len(shared.rest)]):
+            return self._condition(full, planned.pictures, latents, times)
+        key = (full.segments, planned.pictures, len(times), full.long, "shared")  # rounded otherwise than all at once
+        return self._conditions.get(
+            key, lambda: self._prefill(shared.rest, latents, times, full.long, base.first(shared.num_tokens))
+        )
+
+    def _condition(
+        self, branch: PlannedBranch, pictures: tuple[bytes, ...], latents: Sequence[Tensor], times: Tensor
+    ) -> Condition:
+        key = (branch.segments, pictures, len(times), branch.long)
+        return self._conditions.get(key, lambda: self._prefill(branch.segments, latents, times, branch.long))
+
+    def _prefill(
+        self,
+        parts: Sequence[Segment],
+        latents: Sequence[Tensor],
+        times: Tensor,
+        long: bool,
+        past: Sequence[Tensor] = (),
+    ) -> Condition:
+        condition = prefill(self._transformer, parts, latents, times, long=long, past=past)
+        self.num_prefilled += condition.num_prefix - sum(part.shape[2] for part in past) + len(times)
+        return condition
+
+    def _latent(self, picture: bytes, image: Image) -> Tensor:
         """One latent for one distinct picture, whichever rows and branches use it."""
-        key = hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest()
-        return _remember(self._latents, key, lambda: self._vae.encode(image), MAX_LATENTS)
+        return self._latents.get(picture, lambda: self._encode(image))
+
+    def _encode(self, image: Image) -> Tensor:
+        with self._stopwatch.lap("encode"):
+            return self._vae.encode(image)
 
 
 def num_tokens(width: int, height: int) -> int:
@@ -132,14 +263,12 @@ def num_tokens(width: int, height: int) -> int:
     return width * height // PIXELS_PER_TOKEN**2
 
 
-def _remember(cache: OrderedDict[K, V], key: K, compute: Callable[[], V], limit: int) -> V:
-    """Look up or compute, and forget the least recently used beyond ``limit``."""
-    if key not in cache:
-        cache[key] = compute()
-    cache.move_to_end(key)
-    if len(cache) > limit:
-        cache.popitem(last=False)
-    return cache[key]
+def _length(parts: Sequence[Segment], image_sizes: Sequence[int]) -> int:
+    return sum(len(part.ids) if isinstance(part, Text) else image_sizes[part.index] for part in parts)
+
+
+def _digest(image: Image) -> bytes:
+    return hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest()
 
 
 def _failed(kind: ErrorKind, message: str) -> RowError:

@@ -1,4 +1,4 @@
-"""Flow matching: noise, times, guidance and the Euler steps of a wave of rows. Knows no prompts and no pixels.
+"""Flow matching: noise, times, guidance, and a row on its way from one to the other. Knows no prompts and no pixels.
 
 t = 0 is noise, t = 1 is data, and the model predicts v = data − noise. Noise, guidance and integration are fp32
 whatever the dtype of the model.
@@ -12,39 +12,76 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from omnigen_actor.engine_settings import EXACT_INTERVAL
 from omnigen_actor.model.condition import Condition
-from omnigen_actor.model.transformer import Transformer, attention
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One guidance branch: its condition, the rotary tables of the image tokens, its weight in the guided velocity."""
+    """One guidance branch: its condition and its weight in the guided velocity. ``is_full`` is that of the prompt."""
 
     condition: Condition
-    rotary: tuple[Tensor, Tensor]
     weight: float
+    is_full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StepMemory:
+    """What step caching keeps of the last step that was computed in full: residuals of the first and later blocks."""
+
+    first: Tensor
+    later: Tensor
 
 
 @dataclass(slots=True, kw_only=True)
 class Row:
-    """One image on its way: what changes is ``latent`` and ``step``."""
+    """One image on its way: what changes is ``patches``, in place, and ``step``.
 
-    latent: Tensor
-    times: Tensor
+    ``patches``: (N, patch² · channels), fp32. ``height`` and ``width`` are latent cells. ``shift`` and ``scale``: the
+    output norm's, (T, C). ``guided``: the times between which all branches count; elsewhere the full branch alone does,
+    which is an approximation unless that is always.
+    """
+
+    patches: Tensor
+    height: int
+    width: int
+    times: tuple[float, ...]
     shift: Tensor
     scale: Tensor
     branches: tuple[Branch, ...]
+    guided: tuple[float, float] = EXACT_INTERVAL
     step: int = 0
+    memory: StepMemory | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        """Image tokens of one branch."""
+        return len(self.patches)
 
     @property
     def is_finished(self) -> bool:
         """Whether all steps are done."""
         return self.step == len(self.times) - 1
 
+    def branches_at(self, step: int) -> tuple[Branch, ...]:
+        """The branches that count in that step; outside the guided interval the full one alone, with weight 1."""
+        if self.guided[0] <= self.times[step] <= self.guided[1]:
+            return self.branches
+        return tuple(Branch(b.condition, 1.0, is_full=True) for b in self.branches if b.is_full) or self.branches
+
     @property
-    def num_tokens(self) -> int:
-        """Image tokens of one branch."""
-        return len(self.branches[0].rotary[0])
+    def stretch(self) -> int:
+        """Steps from here for which the same branches count."""
+        num_branches = len(self.branches_at(self.step))
+        last = self.step
+        while last < len(self.times) - 1 and len(self.branches_at(last)) == num_branches:
+            last += 1
+        return last - self.step
+
+    def advance(self, velocity: Tensor) -> None:
+        """One Euler step along a guided velocity, (N, patch² · channels)."""
+        self.patches.add_(velocity, alpha=self.times[self.step + 1] - self.times[self.step])
+        self.step += 1
 
 
 def euler_times(num_steps: int, shift: float = 1.0) -> Tensor:
@@ -62,53 +99,15 @@ def branch_weights(guidance_scale: float, img_guidance_scale: float, *, has_imag
     return (s, s_img - s, 1 - s_img) if has_images else (s, 0.0, 1 - s)
 
 
+def guide(weights: Sequence[float], velocities: Sequence[Tensor]) -> Tensor:
+    """The guided velocity: a weighted sum in fp32."""
+    guided = velocities[0] * weights[0]
+    for weight, velocity in zip(weights[1:], velocities[1:], strict=True):
+        guided.add_(velocity, alpha=weight)
+    return guided
+
+
 def noise(seed: int, channels: int, height: int, width: int) -> Tensor:
     """Standard normal (channels, height, width) in fp32, drawn on the CPU: the same on every device."""
     generator = torch.Generator("cpu").manual_seed(seed)
     return torch.randn(channels, height, width, generator=generator, dtype=torch.float32)
-
-
-def denoise(transformer: Transformer, rows: Sequence[Row]) -> None:
-    """Integrate every row of a wave to the end, in place; a finished row leaves the wave."""
-    active = [row for row in rows if not row.is_finished]
-    while active:
-        for row, velocity in zip(active, _velocities(transformer, active), strict=True):
-            row.latent += velocity * (row.times[row.step + 1] - row.times[row.step])
-            row.step += 1
-        active = [row for row in active if not row.is_finished]
-
-
-def _velocities(transformer: Transformer, rows: Sequence[Row]) -> list[Tensor]:
-    """One guided velocity (channels, h, w) per row, from one packed pass over all rows and branches."""
-    slots = [(row, branch) for row in rows for branch in row.branches]
-    sizes = [row.num_tokens for row, _ in slots]
-    hidden = torch.cat([_embed_once(transformer, row) for row in rows])
-    rotary = (
-        torch.cat([branch.rotary[0] for _, branch in slots]),
-        torch.cat([branch.rotary[1] for _, branch in slots]),
-    )
-
-    def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        parts = zip(slots, *(torch.split(part, sizes) for part in (query, key, value)), strict=True)
-        return torch.cat(
-            [attention(q, *branch.condition.keys_and_values(layer, row.step, k, v)) for (row, branch), q, k, v in parts]
-        )
-
-    hidden = transformer.run_layers(hidden, rotary, attend)
-    shift = torch.cat([row.shift[row.step].expand(size, -1) for (row, _), size in zip(slots, sizes, strict=True)])
-    scale = torch.cat([row.scale[row.step].expand(size, -1) for (row, _), size in zip(slots, sizes, strict=True)])
-    patches = iter(torch.split(transformer.project_out(hidden, shift, scale), sizes))
-    return [_guide(transformer, row, [next(patches) for _ in row.branches]) for row in rows]
-
-
-def _embed_once(transformer: Transformer, row: Row) -> Tensor:
-    """The noisy image's tokens, once for each branch: the branches differ only in what they attend to."""
-    return transformer.embed_latent(row.latent, is_input=False).repeat(len(row.branches), 1)
-
-
-def _guide(transformer: Transformer, row: Row, patches: Sequence[Tensor]) -> Tensor:
-    guided = sum(
-        (patch * branch.weight for patch, branch in zip(patches, row.branches, strict=True)),
-        start=torch.zeros_like(patches[0]),
-    )
-    return transformer.unpatch(guided, *row.latent.shape[-2:])

@@ -1,16 +1,15 @@
-"""OmniGen's transformer over packed tokens: weights, embeddings, rotary tables, layers. Knows no prompts and no steps.
+"""OmniGen's transformer over packed tokens: embeddings, rotary tables, blocks, output. Knows no prompts and no steps.
 
 The mathematics is that of diffusers' OmniGenTransformer2DModel; the sequence is not. Tokens of all rows and branches
-are packed into one (tokens, hidden) matrix for the linear layers, and attention is given from outside as a callable.
+are packed into one (tokens, hidden) matrix for the linear layers, and what attends to what is the caller's.
 
-Tensor suffixes: M packed tokens, N image tokens, T time steps, S key positions, C hidden, H heads, G key/value heads,
-D head size.
+Tensor suffixes: M packed tokens, N image tokens, T time steps, C hidden.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +17,20 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""(layer, query_MHD, key_MGD, value_MGD) -> attention output_MHD, with rotary embedding already applied."""
+from omnigen_actor.model.blocks import (
+    Blocks,
+    BlockShape,
+    InPlaceBlocks,
+    LayerWeights,
+    Rotary,
+    compile_blocks,
+    num_outputs,
+)
+from omnigen_actor.model.fp8 import Fp8Weight, quantize
+
+_INPUT_PATCH, _OUTPUT_PATCH = "patch_embedding.input_image_proj", "patch_embedding.output_image_proj"
+_FIRST_POSITIONS = 4096
+"""Positions that the rotary tables begin with; longer sequences double them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,32 +86,36 @@ class TransformerConfig:
         return num_positions > self.original_max_position_embeddings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerWeights:
-    """One block, with query, key and value fused into one matrix."""
-
-    input_norm: Tensor
-    qkv: Tensor
-    out: Tensor
-    post_norm: Tensor
-    gate_up: Tensor
-    down: Tensor
-
-
 class Transformer:
     """The loaded weights and what is computed with them, one function per part of the model."""
 
-    def __init__(self, config: TransformerConfig, tensors: dict[str, Tensor]) -> None:
-        """Take over ``tensors`` (diffusers names), already on their device and in their dtype."""
+    def __init__(
+        self, config: TransformerConfig, tensors: dict[str, Tensor], *, fp8: bool = False, compiled: bool = False
+    ) -> None:
+        """Take over ``tensors``, already on their device and in their dtype, and empty the dictionary.
+
+        Names are diffusers', with query, key and value of a layer fused into ``self_attn.qkv.weight``. ``fp8`` rounds
+        the blocks' matrices; ``compiled`` compiles the blocks where that is possible.
+        """
         self.config = config
-        self._layers = [_layer_weights(tensors, i) for i in range(config.num_layers)]
-        self._tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("layers.")}
+        layers = [_layer_weights(tensors, i, fp8=fp8) for i in range(config.num_layers)]
+        self.activations_per_token = (
+            3 * config.hidden_size + num_outputs(layers[0].qkv) + num_outputs(layers[0].gate_up)
+        )
+        self._tensors = dict(tensors)
+        tensors.clear()
         side = config.pos_embed_max_size
         self._positions = self._tensors.pop("patch_embedding.pos_embed").reshape(side, side, config.hidden_size)
-        self._inverse_frequencies = {
-            False: self._frequencies(config.short_factor),
-            True: self._frequencies(config.long_factor),
-        }
+        # As a matrix, its columns in the order of proj_out's outputs: (patch row, patch column, channel).
+        self._patch_weight = self._tensors[f"{_OUTPUT_PATCH}.weight"].permute(0, 2, 3, 1).flatten(1).contiguous()
+        self._rotary = {long: self._rotary_table(_FIRST_POSITIONS, long=long) for long in (False, True)}
+        shape = BlockShape(
+            num_heads=config.num_heads,
+            num_kv_heads=config.num_kv_heads,
+            head_size=config.head_size,
+            eps=config.rms_norm_eps,
+        )
+        self.blocks: Blocks = compile_blocks(layers, shape, self.dtype) if compiled else InPlaceBlocks(layers, shape)
 
     @property
     def device(self) -> torch.device:
@@ -112,20 +127,31 @@ class Transformer:
         """The dtype of the linear layers."""
         return self._tensors["proj_out.weight"].dtype
 
+    @property
+    def bytes_per_cached_token(self) -> int:
+        """Bytes of one token's keys and values in all layers."""
+        config = self.config
+        return 2 * config.num_kv_heads * config.head_size * config.num_layers * self.dtype.itemsize
+
     # -- into the sequence ---------------------------------------------------------------------------------------------
 
     def embed_text(self, ids: tuple[int, ...]) -> Tensor:
         """Token ids -> (len(ids), C)."""
         return F.embedding(torch.tensor(ids, device=self.device), self._tensors["embed_tokens.weight"])
 
-    def embed_latent(self, latent: Tensor, *, is_input: bool) -> Tensor:
-        """A latent (channels, h, w) -> its image tokens (N, C), with the centre-cropped position table added."""
-        name = f"patch_embedding.{'input' if is_input else 'output'}_image_proj"
-        weight, bias = self._tensors[f"{name}.weight"], self._tensors[f"{name}.bias"]
+    def embed_input(self, latent: Tensor) -> Tensor:
+        """The latent of an input image (channels, h, w) -> its image tokens (N, C)."""
+        weight, bias = self._tensors[f"{_INPUT_PATCH}.weight"], self._tensors[f"{_INPUT_PATCH}.bias"]
         patches = F.conv2d(latent.to(self.dtype)[None], weight, bias, stride=self.config.patch_size)
-        return patches[0].flatten(1).T + self._crop_positions(*patches.shape[-2:])
+        return patches[0].flatten(1).T + self.crop_positions(*patches.shape[-2:])
 
-    def _crop_positions(self, height: int, width: int) -> Tensor:
+    def embed_patches(self, patches: Tensor, positions_NC: Tensor) -> Tensor:
+        """Patches (N, patch² · channels) of noisy images, and their part of the position table -> tokens (N, C)."""
+        bias = self._tensors[f"{_OUTPUT_PATCH}.bias"]
+        return F.linear(patches.to(self.dtype), self._patch_weight, bias) + positions_NC
+
+    def crop_positions(self, height: int, width: int) -> Tensor:
+        """The centre of the 2-D position table, (height · width, C); sides in patches."""
         side = self.config.pos_embed_max_size
         top, left = (side - height) // 2, (side - width) // 2
         return self._positions[top : top + height, left : left + width].reshape(height * width, -1)
@@ -154,12 +180,20 @@ class Transformer:
 
     # -- rotary embedding ----------------------------------------------------------------------------------------------
 
-    def rotary(self, positions: Tensor, *, long: bool) -> tuple[Tensor, Tensor]:
-        """fp32 (cos, sin), each (positions, 1, D), of one regime of longrope."""
-        angles = positions.float()[:, None] * self._inverse_frequencies[long]
-        table = torch.cat((angles, angles), dim=-1)[:, None, :]
+    def rotary(self, first: int, num_positions: int, *, long: bool) -> Rotary:
+        """The tables of positions first … first + num_positions - 1 in one regime of longrope, as views."""
+        end = first + num_positions
+        if end > len(self._rotary[long][0]):
+            self._rotary[long] = self._rotary_table(1 << (end - 1).bit_length(), long=long)
+        cos, sin = self._rotary[long]
+        return cos[first:end], sin[first:end]
+
+    def _rotary_table(self, num_positions: int, *, long: bool) -> Rotary:
+        config = self.config
+        positions = torch.arange(num_positions, dtype=torch.float32, device=self._positions.device)
+        angles = (positions[:, None] * self._frequencies(config.long_factor if long else config.short_factor))[:, None]
         scale = self._attention_scale()
-        return table.cos() * scale, table.sin() * scale
+        return angles.cos() * scale, angles.sin() * scale
 
     def _frequencies(self, factors: tuple[float, ...]) -> Tensor:
         dim = self.config.head_size
@@ -172,33 +206,6 @@ class Transformer:
         scale = self.config.max_position_embeddings / original
         return 1.0 if scale <= 1.0 else math.sqrt(1 + math.log(scale) / math.log(original))
 
-    # -- the blocks ----------------------------------------------------------------------------------------------------
-
-    def project_qkv(
-        self, layer: int, hidden_MC: Tensor, rotary: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Norm, fused projection and rotary embedding: query (M, H, D), key and value (M, G, D)."""
-        config, weights = self.config, self._layers[layer]
-        normed = F.rms_norm(hidden_MC, (config.hidden_size,), weights.input_norm, config.rms_norm_eps)
-        heads = F.linear(normed, weights.qkv).view(len(hidden_MC), -1, config.head_size)
-        query, key, value = torch.split(heads, [config.num_heads, config.num_kv_heads, config.num_kv_heads], dim=1)
-        return rotate(query, rotary), rotate(key, rotary), value
-
-    def finish_layer(self, layer: int, hidden_MC: Tensor, attended_MHD: Tensor) -> Tensor:
-        """Output projection, residuals and the gated feed-forward."""
-        config, weights = self.config, self._layers[layer]
-        hidden = hidden_MC + F.linear(attended_MHD.reshape(len(hidden_MC), -1), weights.out)
-        normed = F.rms_norm(hidden, (config.hidden_size,), weights.post_norm, config.rms_norm_eps)
-        gate, up = F.linear(normed, weights.gate_up).chunk(2, dim=-1)
-        return hidden + F.linear(up * F.silu(gate), weights.down)
-
-    def run_layers(self, hidden_MC: Tensor, rotary: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
-        """All blocks over packed tokens."""
-        for layer in range(self.config.num_layers):
-            query, key, value = self.project_qkv(layer, hidden_MC, rotary)
-            hidden_MC = self.finish_layer(layer, hidden_MC, attend(layer, query, key, value))
-        return hidden_MC
-
     # -- out of the sequence -------------------------------------------------------------------------------------------
 
     def project_out(self, hidden_MC: Tensor, shift_MC: Tensor, scale_MC: Tensor) -> Tensor:
@@ -208,48 +215,34 @@ class Transformer:
         modulated = F.layer_norm(hidden, (config.hidden_size,), eps=1e-6) * (1 + scale_MC) + shift_MC
         return self._linear(modulated, "proj_out").float()
 
+    def patch(self, latent: Tensor) -> Tensor:
+        """A latent (channels, height, width) -> its patches (N, patch² · channels)."""
+        p = self.config.patch_size
+        channels, height, width = latent.shape
+        grid = latent.reshape(channels, height // p, p, width // p, p)
+        return grid.permute(1, 3, 2, 4, 0).reshape(-1, p * p * channels)
+
     def unpatch(self, patches: Tensor, height: int, width: int) -> Tensor:
-        """(N, patch² · channels) of one image -> (channels, height, width) in latent cells."""
+        """Patches (N, patch² · channels) -> the latent (channels, height, width); sides in latent cells."""
         p = self.config.patch_size
         grid = patches.reshape(height // p, width // p, p, p, -1)
         return grid.permute(4, 0, 2, 1, 3).reshape(-1, height, width)
 
 
-def rotate(x_MHD: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Apply rotary embedding in fp32 and return in the input's dtype."""
-    cos, sin = rotary
-    x = x_MHD.float()
-    first, second = x.chunk(2, dim=-1)
-    return (x * cos + torch.cat((-second, first), dim=-1) * sin).to(x_MHD.dtype)
+def _layer_weights(tensors: dict[str, Tensor], index: int, *, fp8: bool) -> LayerWeights:
+    """Take one block's tensors out of ``tensors``; matrices turn fp8 one by one: both copies exist of one only."""
 
+    def take(name: str) -> Tensor:
+        return tensors.pop(f"layers.{index}.{name}.weight")
 
-def attention(query_NHD: Tensor, key_SGD: Tensor, value_SGD: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Scaled dot-product attention of one sequence, token-major in and out."""
-    out = F.scaled_dot_product_attention(
-        query_NHD.transpose(0, 1)[None],
-        key_SGD.transpose(0, 1)[None],
-        value_SGD.transpose(0, 1)[None],
-        attn_mask=mask,
-        enable_gqa=query_NHD.shape[1] != key_SGD.shape[1],
-    )
-    return out[0].transpose(0, 1)
+    def take_matrix(name: str) -> Tensor | Fp8Weight:
+        return quantize(take(name)) if fp8 else take(name)
 
-
-def _layer_weights(tensors: dict[str, Tensor], index: int) -> LayerWeights:
-    """Fuse one block, dropping the parts from ``tensors`` so that host memory holds one layer twice at most."""
-    parts = iter_layer(tensors, f"layers.{index}.")
-    layer = dict(parts)
     return LayerWeights(
-        input_norm=layer["input_layernorm.weight"],
-        qkv=torch.cat([layer[f"self_attn.to_{part}.weight"] for part in "qkv"]),
-        out=layer["self_attn.to_out.0.weight"],
-        post_norm=layer["post_attention_layernorm.weight"],
-        gate_up=layer["mlp.gate_up_proj.weight"],
-        down=layer["mlp.down_proj.weight"],
+        input_norm=take("input_layernorm"),
+        qkv=take_matrix("self_attn.qkv"),
+        out=take_matrix("self_attn.to_out.0"),
+        post_norm=take("post_attention_layernorm"),
+        gate_up=take_matrix("mlp.gate_up_proj"),
+        down=take_matrix("mlp.down_proj"),
     )
-
-
-def iter_layer(tensors: dict[str, Tensor], prefix: str) -> Iterator[tuple[str, Tensor]]:
-    """Take the tensors under ``prefix`` out of the dictionary."""
-    for name in [name for name in tensors if name.startswith(prefix)]:
-        yield name.removeprefix(prefix), tensors.pop(name)
