@@ -24,7 +24,7 @@ check: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/engine.py --side 256 --steps 10
 	$(BIN)/python benchmarks/pipeline.py
 
 # Removes what these targets made, and nothing else under out/.

@@ -33,7 +33,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import report
-from benchmarks.engine import MODEL
+from benchmarks.models import MODEL
 from omnigen_actor import images
 from omnigen_actor.checkpoint.tiny import write_tiny_checkpoint
 from omnigen_actor.engine import OmniGenEngine

@@ -1,4 +1,4 @@
-"""The engine against diffusers' transformer: equal weights, rows, steps, guidance, sizes and starting latents.
+"""The engine against diffusers' transformer on a CPU: equal weights, rows, steps, guidance, sizes and starting noise.
 
 Two baselines, both with diffusers' own transformer, prompt processing and collator:
 
@@ -6,9 +6,10 @@ Two baselines, both with diffusers' own transformer, prompt processing and colla
                the branches differ in length (tests/test_parity.py), so its time is compared and its result is not.
     branches   one branch at a time, no padding: the reference that the engine must equal, checked in each run.
 
-The floor is what the matrix products of the condition cache would take at the rate that this machine reaches in one
-large product, measured in the same run. Steps are few to keep `make bench` short; a prefill is paid once, so more steps
-favour the engine. The condition of the negative prompt is warm, as it is after an actor's first row.
+Each round is another row, for all contenders alike, from its prompt and pixels to its final latent. The condition of
+the negative prompt is warm, as it is after an actor's first row. The floor is what the products of the exact
+mathematics would take at the rate that this machine reaches in one large product, measured beside each row. Memory is
+how far a contender raised the process's peak above what it held before.
 """
 
 from __future__ import annotations
@@ -17,129 +18,115 @@ import argparse
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the reference lives with the tests
 
 from benchmarks import report
+from benchmarks.floors import Branches, Flops, Shape
+from benchmarks.measure import matmul_rate
+from benchmarks.models import MODEL
+from benchmarks.peak import Peak
+from omnigen_actor.checkpoint.opening import open_checkpoint
 from omnigen_actor.checkpoint.tiny import write_tiny_checkpoint
 from omnigen_actor.engine import OmniGenEngine
 from omnigen_actor.engine_settings import EngineSettings
-from omnigen_actor.placeholders import placeholder
+from omnigen_actor.model.loading import load_tokenizer
+from omnigen_actor.model.prompt import Tokenize
 from omnigen_actor.types import Request
-from tests.reference import Reference, relative_error, to_tensor
+from tests.reference import Reference, relative_error
 
-MODEL = {"hidden_size": 768, "num_attention_heads": 8, "num_key_value_heads": 8, "num_layers": 6}
-MODEL |= {"intermediate_size": 2048, "original_max_position_embeddings": 4096, "max_position_embeddings": 131072}
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """One row of the table."""
-
-    name: str
-    num_images: int
-    side: int
-
-    def request(self, steps: int) -> Request:
-        """A row of this shape; the image first, as the authors' edits have it."""
-        images = tuple(photograph(self.side, seed) for seed in range(self.num_images))
-        marks = " ".join(placeholder(number) for number in range(1, self.num_images + 1))
-        prompt = f"{marks} a small red boat on a quiet lake in front of snowy mountains at dawn".strip()
-        return Request(
-            id=self.name, prompt=prompt, images=images, width=self.side, height=self.side, seed=7, steps=steps
-        )
-
-
-def shapes(side: int) -> tuple[Shape, ...]:
-    """Text, one image, three images."""
-    names = (f"text → {side}²", f"1 × {side}² → {side}²", f"3 × {side}² → {side}²")
-    return tuple(Shape(name, num_images, side) for name, num_images in zip(names, (0, 1, 3), strict=True))
+SHAPES = (Shape(0, 512), Shape(1, 512), Shape(3, 256))
+CONTENDERS = ("engine", "batched", "branches")
 
 
 def main() -> None:
     """Print the table, and save it where asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--side", type=int, default=256, help="pixels of input and output sides")
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--side", type=int, help="pixels of all sides; default: 512, and 256 for three images")
+    parser.add_argument("--rows", nargs="+", type=int, default=[0, 1, 3], help="numbers of input images")
+    parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     print(f"hidden size {MODEL['hidden_size']}, {MODEL['num_layers']} layers, fp32, {torch.get_num_threads()} threads")
     print(f"{options.steps} steps, {options.rounds} rounds in turn")
-    print(f"{'row':<18}{'engine s':>10}{'batched s':>11}{'branches s':>12}{'batched/engine':>24}{'branches/engine':>24}"
-          f"{'of floor':>10}{'error':>10}")  # fmt: skip
+    print(f"{'row':<18}{'engine s':>10}{'batched/engine':>24}{'branches/engine':>24}{'of floor':>10}{'error':>8}"
+          f"{'peak MiB: ' + ', '.join(CONTENDERS):>36}")  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         write_tiny_checkpoint(Path(scratch), **MODEL)
         engine = OmniGenEngine.from_pretrained(scratch, EngineSettings(device="cpu"))
         reference = Reference(Path(scratch))
-        rows = [measure(shape, engine, reference, options) | {"row": shape.name} for shape in shapes(options.side)]
-    report.save(options.output, {"steps": options.steps, "model": MODEL, "rows": rows})
+        tokenize = load_tokenizer(open_checkpoint(scratch))
+        result: dict[str, object] = {"steps": options.steps, "model": MODEL, "rows": (rows := [])}
+        for shape in SHAPES:
+            if shape.num_images in options.rows:
+                sized = Shape(shape.num_images, options.side or shape.side)
+                rows.append(measure(sized, engine, reference, tokenize, options))
+                report.save(options.output, result)  # after each, as a whole run takes its time
 
 
 def measure(
-    shape: Shape, engine: OmniGenEngine, reference: Reference, options: argparse.Namespace
+    shape: Shape, engine: OmniGenEngine, reference: Reference, tokenize: Tokenize, options: argparse.Namespace
 ) -> dict[str, object]:
     """Time one shape and print its line."""
-    request = shape.request(options.steps)
-    contenders = {"engine": lambda: engine.latents([request])[0]}
-    contenders |= {name: baseline(reference, request, batched=name == "batched") for name in ("batched", "branches")}
-    error = relative_error(contenders["engine"](), contenders["branches"]())
-    if error > 1e-4:
-        raise SystemExit(f"{shape.name}: the engine's latent is off by {error:.1e}: this would compare unequal work")
-    rate = matmul_rate()  # beside each shape, as a shared machine drifts
-    seconds = report.rounds({name: report.timed(run) for name, run in contenders.items()}, options.rounds)
-    median = {name: statistics.median(values) for name, values in seconds.items()}
+    runs: dict[str, Callable[[Request], torch.Tensor]] = {
+        "engine": lambda request: engine.latents([request])[0],
+        "batched": lambda request: reference.denoise(request, reference.prepare(request, batched=True)),
+        "branches": lambda request: reference.denoise(request, reference.prepare(request)),
+    }
+    peaks = {name: Peak() for name in runs}
+    error = check(shape.request(0, 2), runs, peaks)
+    rate = matmul_rate(torch.device("cpu"), torch.float32, (2048, 2048, 2048))
+    contenders = {name: contender(run, shape, options.steps, peaks[name]) for name, run in runs.items()}
+    seconds = report.rounds(contenders, options.rounds)
     against = {name: report.ratios(seconds[name], seconds["engine"]) for name in ("batched", "branches")}
-    floor = floor_flops(shape, reference, options.steps) / rate
+    floor = Flops.of(MODEL).image(Branches.of(shape, tokenize), options.steps) / rate
+    fraction = floor / statistics.median(seconds["engine"])
     spans = [f"{r['median']:.2f} ({r['min']:.2f}–{r['max']:.2f})" for r in against.values()]
-    print(f"{shape.name:<18}{median['engine']:>10.2f}{median['batched']:>11.2f}{median['branches']:>12.2f}{spans[0]:>24}"
-          f"{spans[1]:>24}{floor / median['engine']:>10.0%}{error:>10.0e}")  # fmt: skip
-    return {"seconds": seconds, "ratios": against, "floor_seconds": floor, "matmul_gflops": rate / 1e9, "error": error}
+    memory = ", ".join(f"{peaks[name].mib:.0f}" for name in CONTENDERS)
+    print(f"{shape.title:<18}{statistics.median(seconds['engine']):>10.2f}{spans[0]:>24}{spans[1]:>24}{fraction:>10.0%}"
+          f"{error:>8.0e}{memory:>36}", flush=True)  # fmt: skip
+    return {
+        "row": shape.title,
+        "seconds": seconds,
+        "ratios": against,
+        "floor_seconds": floor,
+        "matmul_gflops": rate / 1e9,
+        "error": error,
+        "peak_mib": {name: peak.mib for name, peak in peaks.items()},
+    }
 
 
-def baseline(reference: Reference, request: Request, *, batched: bool) -> Callable[[], torch.Tensor]:
-    """Diffusers' denoising loop over one row, from collated inputs and encoded images to the final latent."""
-    prepared = reference.prepare(request, batched=batched)
-    return lambda: reference.denoise(request, prepared)
+def check(request: Request, runs: dict[str, Callable[[Request], torch.Tensor]], peaks: dict[str, Peak]) -> float:
+    """The engine's error against the reference. Exits where the times would compare unequal work.
+
+    Every contender's first run, so that what it keeps for later ones shows in its peak.
+    """
+    found = {}
+    for name, run in runs.items():
+        with peaks[name].watched():
+            found[name] = run(request)
+    error = relative_error(found["engine"], found["branches"])
+    if error > 1e-4:
+        raise SystemExit(f"{request.id}: the engine's latent is off by {error:.1e}: this would compare unequal work")
+    return error
 
 
-def floor_flops(shape: Shape, reference: Reference, steps: int) -> float:
-    """Multiply-adds × 2 of the exact mathematics: a prefill of each branch, then steps over the image tokens only."""
-    hidden, ffn = MODEL["hidden_size"], MODEL["intermediate_size"]
-    num_image_tokens = (shape.side // 16) ** 2
-    request = shape.request(steps)
-    inputs = reference.branch_inputs(request, [to_tensor(image) for image in request.images])
-    total = 0.0
-    for prefix in (len(one["input_ids"]) for one in inputs):
-        for tokens, keys in ((prefix + steps, prefix / 2), (num_image_tokens * steps, prefix + 1 + num_image_tokens)):
-            linear = 4 * hidden * hidden + 3 * hidden * ffn
-            total += MODEL["num_layers"] * tokens * (2 * linear + 4 * keys * hidden)
-    return total
+def contender(run: Callable[[Request], object], shape: Shape, steps: int, peak: Peak) -> report.Contender:
+    """Runs another row each time; every contender meets the same rows."""
+    indices = count(1)
 
+    def once() -> float:
+        request = shape.request(next(indices), steps)
+        with peak.watched():
+            return report.timed(lambda: run(request))()
 
-def matmul_rate(size: int = 2048) -> float:
-    """FLOP/s of one large fp32 product: the best of five."""
-    a, b = torch.randn(size, size), torch.randn(size, size)
-    times = []
-    for _ in range(5):
-        started = time.perf_counter()
-        torch.mm(a, b)
-        times.append(time.perf_counter() - started)
-    return 2 * size**3 / min(times)
-
-
-def photograph(side: int, seed: int) -> Image.Image:
-    """A smooth picture of that size."""
-    small = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    return Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC)
+    return once
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from omnigen_actor.engine_settings import EngineSettings
 from omnigen_actor.errors import ErrorKind, RowError, Stage
 from omnigen_actor.model import fp8
 from omnigen_actor.model.attention import pick_kernel
-from omnigen_actor.model.budget import Budget, Sizes, limit_memory, make_budget
+from omnigen_actor.model.budget import Budget, Sizes, kept_bytes, limit_memory, make_budget
 from omnigen_actor.model.decoder import Decoded, Decoder
 from omnigen_actor.model.loading import library_versions, load_model, load_tokenizer, pick_device, pick_dtype
 from omnigen_actor.model.prepare import Preparer
@@ -62,6 +62,7 @@ class OmniGenEngine:
             tokenize,
             shift=shift,
             stopwatch=stopwatch,
+            kept_bytes=kept_bytes(device),
             guided=(settings.guidance_from, settings.guidance_to),
         )
         self._waves = Waves(
@@ -69,7 +70,7 @@ class OmniGenEngine:
             preparer,
             budget=make_budget(device, settings, _LARGEST_DECODE * vae.bytes_per_pixel),
             sizes=Sizes(transformer),
-            kernel=pick_kernel(settings.attention, device, transformer.dtype),
+            kernel=pick_kernel(settings.attention, device, transformer.dtype, transformer.config.head_size),
             stopwatch=stopwatch,
             cache=StepCache(settings.step_cache) if settings.step_cache else None,
         )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -9,7 +13,9 @@ from hypothesis import strategies as st
 
 from omnigen_actor import placeholders
 from omnigen_actor.engine import OmniGenEngine
-from omnigen_actor.types import Request
+from omnigen_actor.engine_settings import EngineSettings
+from omnigen_actor.model.blocks import CompiledBlocks
+from omnigen_actor.types import Request, Result
 from tests.reference import Reference, initial_noise, relative_error, to_tensor
 
 TOLERANCE = 1e-5
@@ -40,9 +46,10 @@ scales = st.floats(0.0, 4.0).map(lambda scale: round(scale, 2))
 def requests(draw: st.DrawFn, picture) -> Request:
     num_images = draw(st.integers(0, 3))
     order = draw(st.permutations(range(1, num_images + 1)))
-    texts = [" ".join(draw(st.lists(st.sampled_from(WORDS), min_size=1, max_size=60))) for _ in range(num_images + 1)]
+    texts = [" ".join(draw(st.lists(st.sampled_from(WORDS), max_size=60))) for _ in range(num_images + 1)]
     marks = [placeholders.placeholder(number) for number in order]
     prompt = texts[0] + "".join(f" {mark} {text}" for mark, text in zip(marks, texts[1:], strict=True))
+    prompt = prompt.strip() or "a cat"  # images may come first, where the branches share what they know
     images = tuple(picture(draw(st.integers(16, 260)), draw(st.integers(16, 260)), seed) for seed in range(num_images))
     sized = not num_images or draw(st.booleans())
     return Request(
@@ -66,6 +73,36 @@ def test_a_mixed_wave_equals_the_reference_row_by_row(data, engine: OmniGenEngin
     wave = data.draw(st.lists(requests(picture), min_size=1, max_size=3))
     for request, latent in zip(wave, engine.latents(wave), strict=True):
         assert relative_error(latent, reference.latent(request)) <= TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # torch's own, while it compiles
+def test_compiled_blocks_in_bounded_waves_equal_the_reference(tiny_model: Path, reference: Reference, picture):
+    """Every optimisation on: compiled, packed, rows that wait for others to leave, conditions that are shared."""
+    settings = EngineSettings(device="cpu", compile="on", rows_per_wave=2)
+    engine = OmniGenEngine.from_pretrained(str(tiny_model), settings)
+    assert isinstance(engine._transformer.blocks, CompiledBlocks)
+    first, second = (placeholders.placeholder(number) for number in (1, 2))
+    wave = [
+        Request(id="text", prompt="a red cat", width=64, height=96, steps=4, seed=1),
+        Request(id="edit", prompt=f"{first} make it blue", images=(picture(80, 64),), steps=2, seed=2),
+        Request(id="again", prompt=f"{first} make it green", images=(picture(80, 64),), steps=2, seed=3),
+        Request(id="two", prompt=f"{first} {second} both", images=(picture(64, 64, 1), picture(48, 64, 2)), steps=3,
+                seed=4),
+        Request(id="same", prompt=f"{first} {second}", images=(picture(64, 64, 1), picture(48, 64, 2)), steps=3,
+                seed=5),
+        Request(id="sample", prompt="a red cat", width=64, height=96, steps=4, seed=6),
+    ]  # fmt: skip
+    found = {outcome.request.id: outcome for outcome in engine.generate(wave)}
+    for request in wave:
+        outcome = found[request.id]
+        assert isinstance(outcome, Result)
+        with torch.no_grad():
+            latent = reference.latent(request)[None] / reference.vae.config.scaling_factor
+            expected = reference.vae.decode(latent, return_dict=False)[0][0].permute(1, 2, 0) / 2 + 0.5
+        pixels = torch.from_numpy(np.array(outcome.image)) / 255
+        assert (pixels - expected.clamp(0, 1)).abs().max() < 0.6 / 255
 
 
 def test_both_rotary_regimes_equal_the_reference(engine: OmniGenEngine, reference: Reference):

@@ -8,6 +8,7 @@ Tensor suffixes: M packed queries, S packed keys, H heads, G key/value heads, D 
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -65,19 +66,31 @@ Kernel = Callable[[Tensor, Tensor, Tensor, Layout], Tensor]
 """(query_MHD, key_SGD, value_SGD, layout) -> output_MHD."""
 
 
-def pick_kernel(name: str, device: torch.device, dtype: torch.dtype) -> Kernel:
-    """The kernel of that name. ``auto``: variable lengths in one call where torch has it for this device and dtype,
-    else one call for each group through the kernel that torch prefers. Raises ModelError for what can't run here.
+def pick_kernel(name: str, device: torch.device, dtype: torch.dtype, head_size: int) -> Kernel:
+    """The kernel of that name, tried once. Raises ModelError for what can't run here.
+
+    ``auto``: variable lengths in one call where torch has that for this device and dtype, else one call for each group
+    through the kernel that torch prefers.
     """
+    if name not in ("auto", "varlen", *BACKENDS):
+        raise ModelError(f"attention {name!r} is unknown; known: auto, varlen, {', '.join(BACKENDS)}")
+    kernel = _kernel(name, device, dtype)
+    token = torch.zeros(16, 1, head_size, device=device, dtype=dtype)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # torch warns of each reason before it raises
+            kernel(token, token, token, Layout.of([16], [16], device))
+    except (RuntimeError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[:1]
+        raise ModelError(f"attention {name!r} can't run on {device} in {dtype} ({reason}): use auto") from None
+    return kernel
+
+
+def _kernel(name: str, device: torch.device, dtype: torch.dtype) -> Kernel:
     if name == "varlen" or (name == "auto" and has_varlen(device, dtype)):
         if not has_varlen(device, dtype):
             raise ModelError(f"attention 'varlen' needs a GPU from Ampere on, bfloat16 and torch ≥ 2.10, not {device}")
         return _varlen_kernel()
-    if name == "auto":
-        return grouped
-    if name not in BACKENDS:
-        raise ModelError(f"attention {name!r} is unknown; known: auto, varlen, {', '.join(BACKENDS)}")
-    return partial(grouped, backend=BACKENDS[name])
+    return grouped if name == "auto" else partial(grouped, backend=BACKENDS[name])
 
 
 def has_varlen(device: torch.device, dtype: torch.dtype) -> bool:

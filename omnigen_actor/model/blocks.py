@@ -25,7 +25,7 @@ Rotary = tuple[Tensor, Tensor]
 """fp32 (cos, sin), each (tokens, 1, D / 2): the angles of both halves of a head are the same."""
 
 Projected = tuple[Tensor, Tensor, Tensor]
-"""Query (M, H, D), key and value (M, G, D), rotary embedding applied. Valid until the next ``project``."""
+"""Query (M, H, D), key and value (M, G, D), rotary embedding applied. Valid until that block's ``finish``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +107,9 @@ class CompiledBlocks:
 
     def __init__(self, layers: Sequence[LayerWeights], shape: BlockShape) -> None:
         self._layers = layers
-        self._project = torch.compile(_projection(shape), dynamic=True)
-        self._finish = torch.compile(_feed_forward(shape), dynamic=True)
+        # Not dynamic=True: widths, heads and fp8's constants would be variables of the program too.
+        self._project = torch.compile(_projection(shape))
+        self._finish = torch.compile(_feed_forward(shape))
 
     def project(self, layer: int, hidden_MC: Tensor, rotary: Rotary) -> Projected:
         """See Blocks."""
@@ -134,12 +135,20 @@ def compile_blocks(layers: Sequence[LayerWeights], shape: BlockShape, dtype: tor
 
 @torch.inference_mode()
 def _warm_up(blocks: Blocks, like: Tensor, shape: BlockShape, dtype: torch.dtype) -> None:
-    """Compile before the first row, on passes of two lengths, so that none of them is taken for a constant."""
-    for num_tokens in (48, 80):
+    """Compile before the first row. Of all sizes only the number of tokens is left open.
+
+    The compiler tunes for the first size, which is of a wave's order. Should it take it for a constant after all, the
+    second finds out.
+    """
+    for num_tokens in (1024, 1536):
         hidden = torch.zeros(num_tokens, len(like), dtype=dtype, device=like.device)
-        angles = torch.zeros(num_tokens, 1, shape.head_size // 2, device=like.device)
-        query, _, _ = blocks.project(0, hidden, (angles, angles))
-        blocks.finish(0, hidden, query)
+        attended = hidden.new_zeros(num_tokens, shape.num_heads, shape.head_size)
+        # Two tensors: a program that has seen one in both places would be compiled again for two.
+        cos, sin = (torch.zeros(num_tokens, 1, shape.head_size // 2, device=like.device) for _ in range(2))
+        for packed in (hidden, attended, cos, sin):
+            torch._dynamo.maybe_mark_dynamic(packed, 0)
+        blocks.project(0, hidden, (cos, sin))
+        blocks.finish(0, hidden, attended)
 
 
 def num_outputs(weight: Tensor | Fp8Weight) -> int:

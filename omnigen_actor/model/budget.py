@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import torch
 
 from omnigen_actor.engine_settings import EngineSettings
-from omnigen_actor.model.prepare import CONDITION_BYTES, Planned
+from omnigen_actor.model.prepare import Planned
 from omnigen_actor.model.transformer import Transformer
 
 WAVE_TOKENS = 8192
+KEPT_BYTES = 2 * 2**30
 USABLE = 0.92
 """Share of the free memory that is planned with; the rest is for fragments and what libraries take by themselves."""
 
@@ -77,12 +78,19 @@ def make_budget(device: torch.device, settings: EngineSettings, largest_decode: 
     """
     if device.type != "cuda":
         return Budget(settings.wave_tokens or WAVE_TOKENS, settings.rows_per_wave or 1)
-    free, total = torch.cuda.mem_get_info(device)
+    free, _ = torch.cuda.mem_get_info(device)
     held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if settings.memory_gib is not None:
         free = min(free, int(settings.memory_gib * 2**30) - torch.cuda.memory_reserved(device))
-    usable = int((free + held) * USABLE) - largest_decode - min(CONDITION_BYTES, total // 32)
+    usable = int((free + held) * USABLE) - largest_decode - kept_bytes(device)
     return Budget(settings.wave_tokens or WAVE_TOKENS, settings.rows_per_wave, max(usable, 0))
+
+
+def kept_bytes(device: torch.device) -> int:
+    """How much of the conditions of recent prompts is kept, for further samples and further edits of one image."""
+    if device.type != "cuda":
+        return KEPT_BYTES
+    return min(KEPT_BYTES, int(torch.cuda.get_device_properties(device).total_memory) // 32)
 
 
 def limit_memory(device: torch.device, settings: EngineSettings) -> None:

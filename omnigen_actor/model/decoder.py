@@ -36,7 +36,7 @@ class Decoder:
             future: Future[Decoded] = Future()
             try:
                 future.set_result(self._decode(latent))
-            except RuntimeError as error:
+            except Exception as error:  # as a thread would have it
                 future.set_exception(error)
             return future
         if self._stream is not None:

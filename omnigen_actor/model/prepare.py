@@ -36,8 +36,6 @@ from omnigen_actor.types import PIXELS_PER_TOKEN, Request, round_side
 
 MAX_LATENTS = 64
 MAX_NEGATIVES = 8
-CONDITION_BYTES = 2 * 2**30
-"""How much of the conditions of recent prompts is kept, for further samples and further edits of one image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +97,12 @@ class Preparer:
         *,
         shift: float,
         stopwatch: Stopwatch,
+        kept_bytes: int,
         guided: tuple[float, float] = EXACT_INTERVAL,
     ) -> None:
-        """``shift`` is the scheduler's; ``guided`` the times between which guidance is applied."""
+        """``shift`` is the scheduler's; ``guided`` the times between which guidance is applied. ``kept_bytes`` bounds
+        the conditions of recent prompts that are kept, for further samples and further edits of one image.
+        """
         self._transformer = transformer
         self._vae = vae
         self._tokenize = tokenize
@@ -110,7 +111,7 @@ class Preparer:
         self._guided = guided
         self._latents: Memory[bytes, Tensor] = Memory(MAX_LATENTS)
         self._negatives: Memory[object, Condition] = Memory(MAX_NEGATIVES)
-        self._conditions: Memory[object, Condition] = Memory(CONDITION_BYTES, lambda condition: condition.num_bytes)
+        self._conditions: Memory[object, Condition] = Memory(kept_bytes, lambda condition: condition.num_bytes)
         self.num_prefilled = 0
 
     def plan(self, request: Request) -> Planned:

@@ -39,7 +39,7 @@ class Row:
 
     ``patches``: (N, patch² · channels), fp32. ``height`` and ``width`` are latent cells. ``shift`` and ``scale``: the
     output norm's, (T, C). ``guided``: the times between which all branches count; elsewhere the full branch alone does,
-    which is an approximation unless that is always.
+    where the row has one, which is an approximation unless the times are all.
     """
 
     patches: Tensor
