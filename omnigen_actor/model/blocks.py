@@ -74,13 +74,13 @@ class InPlaceBlocks:
     def __init__(self, layers: Sequence[LayerWeights], shape: BlockShape) -> None:
         self._layers = layers
         self._shape = shape
-        self._workspace: dict[int, Tensor] = {}
+        self._workspace: dict[str, Tensor] = {}
 
     def project(self, layer: int, hidden_MC: Tensor, rotary: Rotary) -> Projected:
         """See Blocks."""
         weights, shape = self._layers[layer], self._shape
-        normed = F.rms_norm(hidden_MC, hidden_MC.shape[-1:], weights.input_norm, shape.eps)
-        qkv = linear(normed, weights.qkv, self._room(normed, weights.qkv))
+        normed = self._normalise(hidden_MC, weights.input_norm)
+        qkv = linear(normed, weights.qkv, self._room("qkv", normed, num_outputs(weights.qkv)))
         query, key, value = shape.split(qkv)
         rotate_in_place(query, rotary)
         rotate_in_place(key, rotary)
@@ -90,15 +90,24 @@ class InPlaceBlocks:
         """See Blocks."""
         weights = self._layers[layer]
         hidden = _add_linear(hidden_MC, attended_MHD.reshape(len(hidden_MC), -1), weights.out)
-        normed = F.rms_norm(hidden, hidden.shape[-1:], weights.post_norm, self._shape.eps)
-        gate, up = linear(normed, weights.gate_up, self._room(normed, weights.gate_up)).chunk(2, dim=-1)
+        normed = self._normalise(hidden, weights.post_norm)
+        room = self._room("gate_up", normed, num_outputs(weights.gate_up))
+        gate, up = linear(normed, weights.gate_up, room).chunk(2, dim=-1)
         return _add_linear(hidden, F.silu(gate, inplace=True).mul_(up), weights.down)
 
-    def _room(self, like: Tensor, weight: Tensor | Fp8Weight) -> Tensor:
-        width = num_outputs(weight)
-        room = self._workspace.get(width)
+    def _normalise(self, hidden_MC: Tensor, weight: Tensor) -> Tensor:
+        """Root-mean-square norm. A CPU has no kernel for it, and torch's way there takes three fresh tensors."""
+        if hidden_MC.device.type != "cpu" or hidden_MC.dtype != torch.float32:
+            return F.rms_norm(hidden_MC, hidden_MC.shape[-1:], weight, self._shape.eps)
+        width = hidden_MC.shape[-1]
+        mean_square = torch.linalg.vector_norm(hidden_MC, dim=-1, keepdim=True).square_().div_(width)
+        scale = mean_square.add_(self._shape.eps).rsqrt_()
+        return torch.mul(hidden_MC, scale, out=self._room("normed", hidden_MC, width)).mul_(weight)
+
+    def _room(self, name: str, like: Tensor, width: int) -> Tensor:
+        room = self._workspace.get(name)
         if room is None or len(room) < len(like):
-            room = self._workspace[width] = like.new_empty(len(like), width)
+            room = self._workspace[name] = like.new_empty(len(like), width)
         return room[: len(like)]
 
 
