@@ -216,7 +216,7 @@ def memory(bench: Bench) -> Iterator[Cell]:
             yield Cell(f"{gib:g} GiB", partial(_again, error))
         finally:
             if bench.device.type == "cuda":
-                torch.cuda.set_per_process_memory_fraction(1.0, bench.device)
+                torch.cuda.set_per_process_memory_fraction(1.0, bench.device.index)
 
 
 # -- attention ---------------------------------------------------------------------------------------------------------

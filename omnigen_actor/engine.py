@@ -118,8 +118,9 @@ class OmniGenEngine:
             decoding.append((job, self._decode(job)))
             yield from self._decoded(decoding, postponed, wait=False)
         yield from self._decoded(decoding, postponed, wait=True)
-        free_cached_memory()
-        for job in postponed:  # there was no room beside a wave
+        if postponed:  # there was no room beside a wave
+            free_cached_memory()
+        for job in postponed:
             yield from self._decoded(deque([(job, self._decode(job))]), None, wait=True)
 
     def latents(self, requests: Sequence[Request]) -> list[torch.Tensor]:

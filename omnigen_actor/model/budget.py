@@ -97,4 +97,5 @@ def limit_memory(device: torch.device, settings: EngineSettings) -> None:
     """Keep this process below ``memory_gib`` of the device's memory."""
     if device.type == "cuda" and settings.memory_gib is not None:
         total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, settings.memory_gib * 2**30 / total), device)
+        fraction = min(1.0, settings.memory_gib * 2**30 / total)
+        torch.cuda.set_per_process_memory_fraction(fraction, device.index)  # a device without an index is refused

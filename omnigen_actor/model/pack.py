@@ -56,7 +56,10 @@ class Pack:
         self._key, self._value = torch.empty(
             2, num_keys, config.num_kv_heads, config.head_size, device=device, dtype=transformer.dtype
         ).unbind()
-        self._homes = _homes(self._slots, self._key) + _homes(self._slots, self._value)
+        homes = [_homes(slot, packed) for packed in (self._key, self._value) for slot in self._slots]
+        self._given_homes = [home for one in homes for home in one[:-1]]
+        self._own_homes = [one[-1] for one in homes]
+        self._own_keys = self._key_of_token(device) if device.type == "cuda" else None
 
     @property
     def num_tokens(self) -> int:
@@ -114,14 +117,28 @@ class Pack:
         return blocks.finish(layer, hidden, self._kernel(query, self._key, self._value, self._layout))
 
     def _lay_out(self, layer: int, key_MGD: Tensor, value_MGD: Tensor) -> None:
-        """What the branches attend to in one layer: prefix, this step's time token, their own tokens."""
-        sources: list[Tensor] = []
-        for kind, own in enumerate((key_MGD, value_MGD)):
+        """What the branches attend to in one layer: prefix, this step's time token, their own tokens.
+
+        On a GPU this takes three kernels, however many branches there are.
+        """
+        given: list[Tensor] = []
+        for kind in (0, 1):
             for slot in self._slots:
                 condition, step = slot.branch.condition, self._rows[slot.row].step
-                sources += [part[layer, kind] for part in condition.parts]
-                sources += [condition.times[layer, kind, step : step + 1], own[slot.tokens]]
-        torch._foreach_copy_(self._homes, sources)
+                given += [part[layer, kind] for part in condition.parts]
+                given.append(condition.times[layer, kind, step : step + 1])
+        torch._foreach_copy_(self._given_homes, given)
+        if self._own_keys is not None:
+            self._key.index_copy_(0, self._own_keys, key_MGD)
+            self._value.index_copy_(0, self._own_keys, value_MGD)
+        else:
+            own = [packed[slot.tokens] for packed in (key_MGD, value_MGD) for slot in self._slots]
+            torch._foreach_copy_(self._own_homes, own)
+
+    def _key_of_token(self, device: torch.device) -> Tensor:
+        """Where each packed token's own key lies."""
+        own = [torch.arange(slot.keys.stop - _length(slot.tokens), slot.keys.stop) for slot in self._slots]
+        return torch.cat(own).to(device)
 
     def _indices(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """For each packed token its row, and its place among the patches of all rows."""
@@ -144,13 +161,10 @@ def _slots(rows: Sequence[Row]) -> list[_Slot]:
     return found
 
 
-def _homes(slots: Sequence[_Slot], packed_SGD: Tensor) -> list[Tensor]:
-    """Views of the packed keys or values, one for each stretch that is copied there, in the order of ``_lay_out``."""
-    homes: list[Tensor] = []
-    for slot in slots:
-        prefix = [part.shape[2] for part in slot.branch.condition.parts]
-        homes += torch.split(packed_SGD[slot.keys], [*prefix, 1, _length(slot.tokens)])
-    return homes
+def _homes(slot: _Slot, packed_SGD: Tensor) -> tuple[Tensor, ...]:
+    """Views of one branch's packed keys or values: the stretches of its prefix, the time token, its own tokens."""
+    prefix = [part.shape[2] for part in slot.branch.condition.parts]
+    return torch.split(packed_SGD[slot.keys], [*prefix, 1, _length(slot.tokens)])
 
 
 def _positions(transformer: Transformer, row: Row) -> Tensor:
