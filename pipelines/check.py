@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from omnigen_actor import schema
+from omnigen_actor.tasks import DEFAULT_TASKS, TaskTable
 from pipelines import values
 from pipelines.config import GenerationConfig
 from pipelines.rows import Cells, PlannedRow, check_row
@@ -27,20 +28,27 @@ class Checked(NamedTuple):
     row_index: npt.NDArray[np.int64]
 
 
-def check_table(table: pa.Table, generation: GenerationConfig, base_folder: str) -> pa.Table:
+def check_table(
+    table: pa.Table, generation: GenerationConfig, base_folder: str, tasks: TaskTable = DEFAULT_TASKS
+) -> pa.Table:
     """All planned rows of a manifest table: schema PLAN, then the user's columns. Never raises for a row."""
-    return pa.concat_tables(part.table for part in check_parts(table, generation, base_folder))
+    return pa.concat_tables(part.table for part in check_parts(table, generation, base_folder, tasks))
 
 
 def check_parts(
-    table: pa.Table, generation: GenerationConfig, base_folder: str, rows_per_part: int = 16_384
+    table: pa.Table,
+    generation: GenerationConfig,
+    base_folder: str,
+    tasks: TaskTable = DEFAULT_TASKS,
+    *,
+    rows_per_part: int = 16_384,
 ) -> Iterator[Checked]:
     """The same in parts of about ``rows_per_part`` planned rows, at least one; no manifest row is split over two."""
     users = _user_columns(table)
     planned: list[PlannedRow] = []
     row_index: list[int] = []
     for index, cells in enumerate(_own_cells(table)):
-        samples = check_row(cells, generation, base_folder)
+        samples = check_row(cells, generation, base_folder, tasks)
         planned.extend(samples)
         row_index.extend([index] * len(samples))
         if len(planned) >= rows_per_part:

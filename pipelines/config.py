@@ -187,6 +187,9 @@ class RunConfig(_Checked):
     """Everything that a run needs to know."""
 
     model: str = option("Shitao/OmniGen-v1-diffusers", "hub id, folder or URI of a checkpoint, or fake")
+    tasks: tuple[str, ...] = option(
+        (), "tasks of your own: a YAML file or package.module:NAME; give the option once for each"
+    )
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     inputs: InputConfig = field(default_factory=InputConfig)
     images: ImageConfig = field(default_factory=ImageConfig)

@@ -28,6 +28,7 @@ from pipelines.plan import PlanSummary, stage_plan
 from pipelines.planned import PART, CheckRows, ReadPlan
 from pipelines.records import WriteRecords
 from pipelines.summary import Summary, Tally
+from pipelines.task_files import load_tasks
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -56,12 +57,12 @@ def run(
     its record. Raises StartupError before an image is made; without rows to do, Ray is not started.
     """
     started = time.monotonic()
-    source = open_manifest(manifest)
+    source, tasks = open_manifest(manifest), load_tasks(config.tasks)
     model_sha256, store_root = _check_start(config, output)
     made_with = run_info.fingerprint(config, model_sha256)
     history = run_info.read_history(store_root, made_with)
     run_id = run_info.new_run_id()
-    plan = stage_plan(source, config, Ledger.load(store_root), store_root, run_id)
+    plan = stage_plan(source, config, Ledger.load(store_root), store_root, run_id, tasks=tasks)
     run_info.write(store_root, made_with, history, run_id, config)
     if on_start:
         on_start(plan.num_to_do)
@@ -89,7 +90,7 @@ def build_processor(
     """
     model_sha256, store_root = _check_start(config, output)
     job = _Job(config, store_root, run_info.new_run_id(), model_sha256)
-    check_rows = CheckRows(config.generation, uri.resolve(base_folder, str(Path.cwd())))
+    check_rows = CheckRows(config.generation, uri.resolve(base_folder, str(Path.cwd())), load_tasks(config.tasks))
 
     def process(dataset: Dataset) -> Dataset:
         rows = dataset.map(preprocess) if preprocess else dataset

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from omnigen_actor import schema, store, uri
 from omnigen_actor.errors import ManifestError, OutputError
-from omnigen_actor.tasks import TASKS
+from omnigen_actor.tasks import DEFAULT_TASKS, TaskTable
 from pipelines import values
 from pipelines.check import Checked, check_parts, planned_schema
 from pipelines.config import GenerationConfig, RunConfig
@@ -53,7 +53,15 @@ class PlanSummary:
     digests: Digests = field(repr=False)
 
 
-def stage_plan(manifest: Manifest, config: RunConfig, ledger: Ledger, store_root: str, run_id: str) -> PlanSummary:
+def stage_plan(
+    manifest: Manifest,
+    config: RunConfig,
+    ledger: Ledger,
+    store_root: str,
+    run_id: str,
+    *,
+    tasks: TaskTable = DEFAULT_TASKS,
+) -> PlanSummary:
     """Check every row and write what is to do to ``plan/<run_id>/part-*.parquet``; nothing when nothing is to do.
 
     Raises ManifestError when two rows of different content share an id, or when the manifest can't be read to its end;
@@ -62,9 +70,9 @@ def stage_plan(manifest: Manifest, config: RunConfig, ledger: Ledger, store_root
     plan_uri = uri.join(store_root, store.PLAN, run_id)
     parts = _Parts(plan_uri, planned_schema(manifest.schema))
     counts = _Counts()
-    for planned in _unique_rows(manifest, config.generation, counts):
+    for planned in _unique_rows(manifest, config.generation, tasks, counts):
         to_do = ledger.split(planned, retry_failed=config.retry_failed)
-        counts.add(planned, to_do, config.generation)
+        counts.add(planned, to_do, config.generation, tasks)
         parts.add(to_do)
     parts.flush()
     return PlanSummary(
@@ -95,12 +103,12 @@ class _Counts:
     per_task: Counter[str] = field(default_factory=Counter)
     digests: list[Digests] = field(default_factory=list)
 
-    def add(self, planned: pa.Table, to_do: pa.Table, generation: GenerationConfig) -> None:
+    def add(self, planned: pa.Table, to_do: pa.Table, generation: GenerationConfig, tasks: TaskTable) -> None:
         self.num_planned += planned.num_rows
         self.num_bad += planned.num_rows - planned.column("error_kind").null_count
         self.num_to_do += to_do.num_rows
         self.pixel_steps += _pixel_steps(to_do, generation.max_input_image_size)
-        self.per_task.update(task if task in TASKS else "unknown" for task in planned.column("task").to_pylist())
+        self.per_task.update(task if task in tasks else "unknown" for task in planned.column("task").to_pylist())
         self.digests.append(digest(planned))
 
 
@@ -114,11 +122,13 @@ def _pixel_steps(to_do: pa.Table, largest_side: int) -> int:
 # --- duplicates ---
 
 
-def _unique_rows(manifest: Manifest, generation: GenerationConfig, counts: _Counts) -> Iterator[pa.Table]:
+def _unique_rows(
+    manifest: Manifest, generation: GenerationConfig, tasks: TaskTable, counts: _Counts
+) -> Iterator[pa.Table]:
     """The planned rows of the manifest, those of a repeated row left out and counted."""
     seen: dict[bytes, int] = {}
     for batch in manifest.batches():
-        for checked in check_parts(batch, generation, manifest.base_folder, ROWS_PER_PART):
+        for checked in check_parts(batch, generation, manifest.base_folder, tasks, rows_per_part=ROWS_PER_PART):
             is_new = _find_new(checked, batch, counts.num_rows, seen)
             counts.num_duplicates += int(np.sum(~is_new))
             _, row_of = np.unique(checked.row_index, return_inverse=True)

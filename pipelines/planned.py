@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from omnigen_actor import uri
+from omnigen_actor.tasks import DEFAULT_TASKS, TaskTable
 from pipelines import check
 from pipelines.config import GenerationConfig
 
@@ -33,8 +34,9 @@ class CheckRows:
 
     generation: GenerationConfig
     base_folder: str
+    tasks: TaskTable = DEFAULT_TASKS
 
     def __call__(self, table: pa.Table) -> pa.Table:
         if check.is_planned(table.schema):
             return table
-        return check.check_table(table, self.generation, self.base_folder)
+        return check.check_table(table, self.generation, self.base_folder, self.tasks)

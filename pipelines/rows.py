@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from omnigen_actor import schema, seeding, types, uri
 from omnigen_actor.errors import ErrorKind, RowError, Stage
-from omnigen_actor.tasks import TaskSpec, find_task
+from omnigen_actor.tasks import DEFAULT_TASKS, TaskSpec, TaskTable
 from pipelines import values
 from pipelines.config import GenerationConfig
 
@@ -92,12 +92,14 @@ class _Asked(NamedTuple):
     image_uris: list[str]
 
 
-def check_row(cells: Cells, generation: GenerationConfig, base_folder: str) -> list[PlannedRow]:
+def check_row(
+    cells: Cells, generation: GenerationConfig, base_folder: str, tasks: TaskTable = DEFAULT_TASKS
+) -> list[PlannedRow]:
     """One planned row per sample, or a single one where their number is at fault. Never raises for a value."""
     faults = _Faults()
     own = _read(cells, faults)
     row_id = own.id or _content_id(cells, own, faults)
-    asked = _resolve(own, generation, base_folder, faults)
+    asked = _resolve(own, generation, base_folder, faults, tasks=tasks, row_id=row_id)
     num_samples = 1 if "num_samples" in faults.columns else own.num_samples or generation.num_samples
     seeds = [_seed(row_id, sample, own, generation, faults) for sample in range(num_samples)]
     return [_planned_row(row_id, sample, seed, asked, faults) for sample, seed in enumerate(seeds)]
@@ -111,20 +113,22 @@ def _read(cells: Cells, faults: _Faults) -> _Own:
     return _Own(*[None if cell is None else faults.attempt(name, parse, name, cell) for name, parse, cell in given])
 
 
-def _resolve(own: _Own, generation: GenerationConfig, base_folder: str, faults: _Faults) -> _Asked:
+def _resolve(
+    own: _Own, generation: GenerationConfig, base_folder: str, faults: _Faults, *, tasks: TaskTable, row_id: str
+) -> _Asked:
     attempt = faults.attempt
     images = own.images or []
-    spec = attempt("task", find_task, own.task)
+    spec = attempt("task", tasks.find, own.task)
     prompt = None
     if spec and not faults.columns & {"instruction", "images"}:
-        prompt = attempt("prompt", spec.prompt, own.instruction, len(images))
+        prompt = attempt("prompt", spec.prompt, own.instruction, len(images), row_id)
     uris = attempt("images", _resolve_uris, images, base_folder)
     sides = attempt("width", _sides, own, spec, generation, faults)
     steps = attempt("steps", _steps, own, generation)
     guidance, img_guidance = (attempt(name, _guidance, name, own, spec, generation) for name in _GUIDANCE)
     width, height = sides or (None, None)
     return _Asked(
-        task=own.task,
+        task=spec.name if spec else own.task,
         instruction=own.instruction,
         prompt=prompt,
         images=images,

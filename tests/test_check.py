@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from omnigen_actor import schema, seeding
 from omnigen_actor.errors import ErrorKind, Stage
+from omnigen_actor.tasks import TaskSpec, TaskTable
 from pipelines.check import check_parts, check_table, is_planned, planned_schema
 from pipelines.config import GenerationConfig
 from pipelines.rows import MAX_ID_LENGTH, MAX_SAMPLES
@@ -398,3 +399,17 @@ def test_no_row_raises_and_each_is_good_or_has_exactly_one_error(rows: list[dict
             assert row["prompt"] is not None
             assert row["seed"] is not None
             assert len(row["image_uris"]) == len(row["images"])
+
+
+def test_a_task_is_recorded_under_its_first_name() -> None:
+    row = plan_one({"task": "edges", "instruction": "", "images": ["a.png"]})
+    assert row["task"] == "canny"
+    assert row["error"] is None
+
+
+def test_a_wording_is_drawn_by_the_rows_id() -> None:
+    spec = TaskSpec(name="w", wording="{i} 0", more_wordings=("{i} 1",), min_images=0, max_images=0)
+    table = pa.Table.from_pylist([{"id": f"row-{n}", "task": "w", "instruction": "x"} for n in range(40)])
+    prompts = check_table(table, GENERATION, "/b", TaskTable([spec])).column("prompt").to_pylist()
+    assert prompts == [spec.prompt("x", 0, f"row-{n}") for n in range(40)]
+    assert len(set(prompts)) == 2

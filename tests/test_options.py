@@ -49,6 +49,7 @@ SURFACE = [
     "--seed",
     "--step-cache",
     "--steps",
+    "--tasks",
     "--vae-dtype",
     "--wave-tokens",
     "--width",

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 import pytest
 
 from omnigen_actor import placeholders
-from omnigen_actor.errors import ErrorKind, RowError
+from omnigen_actor.errors import ConfigError, ErrorKind, RowError
 from omnigen_actor.placeholders import placeholder
-from omnigen_actor.tasks import MAX_IMAGES, TASKS, TaskSpec, find_task
+from omnigen_actor.tasks import DEFAULT_TASKS, MAX_IMAGES, TASKS, TaskSpec, TaskTable
 
 SPECS = list(TASKS.values())
-ONE, TWO, THREE = map(placeholder, (1, 2, 3))
+ONE, TWO, THREE, FOUR, FIVE = map(placeholder, range(1, 6))
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,12 @@ ONE, TWO, THREE = map(placeholder, (1, 2, 3))
             "According to the following examples, generate an output for the input.\n"
             f"Input: {ONE}\nOutput: {TWO}\n\nInput: {THREE}\nOutput: ",
         ),
+        (
+            "in_context",
+            5,
+            "According to the following examples, generate an output for the input.\n"
+            f"Input: {ONE}\nOutput: {TWO}\n\nInput: {THREE}\nOutput: {FOUR}\n\nInput: {FIVE}\nOutput: ",
+        ),
         ("custom", 0, "Make it."),
     ],
 )
@@ -49,15 +56,6 @@ def test_every_task_makes_a_canonical_prompt_from_what_it_needs(spec: TaskSpec) 
         placeholders.check(prompt, num_images)
         assert placeholders.normalise(prompt) == prompt
         assert not re.search(r"\{(i|img\d)\}", prompt)
-
-
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
-def test_a_wording_names_exactly_the_images_that_its_task_must_have(spec: TaskSpec) -> None:
-    named = sorted(set(map(int, re.findall(r"\{img(\d+)\}", spec.wording))))
-    assert named in ([], list(range(1, spec.min_images + 1)))
-    if named:
-        assert spec.prompt("red", spec.min_images)
-        assert spec.max_images == spec.min_images
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
@@ -90,9 +88,26 @@ def test_an_instruction_is_never_read_as_a_template() -> None:
     assert TASKS["edit"].prompt("{i} {img1} {img2} {}", 1) == f"{ONE} {{i}} {{img1}} {{img2}} {{}}"
 
 
-def test_every_task_of_the_table_is_found_by_its_name() -> None:
-    assert [find_task(name) for name in TASKS] == SPECS
+@pytest.mark.parametrize("num_images", [2, 4, 6])
+def test_an_example_without_its_output_is_refused(num_images: int) -> None:
+    with pytest.raises(RowError, match="3 to 15 input images in steps of 2"):
+        TASKS["in_context"].prompt("", num_images)
+
+
+def test_a_wording_is_drawn_by_the_rows_id_and_by_nothing_else() -> None:
+    spec = TaskSpec(name="w", wording="{i} 0", more_wordings=("{i} 1", "{i} 2"), min_images=0, max_images=0)
+    drawn = {f"row-{n}": spec.prompt("x", 0, f"row-{n}") for n in range(300)}
+    assert drawn == {row_id: spec.prompt("x", 0, row_id) for row_id in reversed(drawn)}
+    counts = Counter(drawn.values())
+    assert set(counts) == {"x 0", "x 1", "x 2"}
+    assert min(counts.values()) > 60
+
+
+def test_every_task_of_the_table_is_found_by_its_names() -> None:
+    assert [DEFAULT_TASKS.find(name) for name in TASKS] == SPECS == list(DEFAULT_TASKS)
     assert [spec.name for spec in SPECS] == list(TASKS)
+    for spec in SPECS:
+        assert all(DEFAULT_TASKS.find(alias) is spec for alias in spec.aliases)
     assert max(spec.max_images for spec in SPECS) == MAX_IMAGES
 
 
@@ -102,11 +117,17 @@ def test_every_task_of_the_table_is_found_by_its_name() -> None:
 )
 def test_an_unknown_task_lists_the_nearest_or_all(name: str | None, words: str) -> None:
     with pytest.raises(RowError, match=words) as caught:
-        find_task(name)
+        DEFAULT_TASKS.find(name)
     assert caught.value.kind == ErrorKind.UNKNOWN_TASK
 
 
 def test_a_huge_task_name_makes_a_short_message() -> None:
     with pytest.raises(RowError) as caught:
-        find_task("x" * 10**6)
+        DEFAULT_TASKS.find("x" * 10**6)
     assert len(str(caught.value)) < 1000
+
+
+def test_two_tasks_can_not_share_a_name() -> None:
+    one = TaskSpec(name="one", wording="{i}", min_images=0, max_images=0)
+    with pytest.raises(ConfigError, match="'one' of 'two'"):
+        TaskTable([one, TaskSpec(name="two", wording="{i}", min_images=0, max_images=0, aliases=("one",))])
