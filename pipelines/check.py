@@ -16,16 +16,21 @@ from omnigen_actor import schema
 from omnigen_actor.tasks import DEFAULT_TASKS, TaskTable
 from pipelines import values
 from pipelines.config import GenerationConfig
-from pipelines.rows import Cells, PlannedRow, check_row
+from pipelines.rows import PlannedRow, check_row
+from pipelines.sweeps import BadSweep, Cells, combinations
 
 _LINE_ERROR = schema.LINE_ERROR.name
 
 
 class Checked(NamedTuple):
-    """Planned rows, and for each the index of the manifest row, within its table, that asked for it."""
+    """Planned rows, and for each the manifest row, within its table, and the combination of it that asked for it.
+
+    ``combination`` counts on from row to row; all samples of one have the same.
+    """
 
     table: pa.Table
     row_index: npt.NDArray[np.int64]
+    combination: npt.NDArray[np.int64]
 
 
 def check_table(
@@ -46,16 +51,29 @@ def check_parts(
     """The same in parts of about ``rows_per_part`` planned rows, at least one; no manifest row is split over two."""
     users = _user_columns(table)
     planned: list[PlannedRow] = []
-    row_index: list[int] = []
+    origins: list[tuple[int, int]] = []
     for index, cells in enumerate(_own_cells(table)):
-        samples = check_row(cells, generation, base_folder, tasks)
-        planned.extend(samples)
-        row_index.extend([index] * len(samples))
+        for samples in _check_combinations(cells, generation, base_folder, tasks):
+            combination = origins[-1][1] + 1 if origins else 0
+            planned.extend(samples)
+            origins.extend([(index, combination)] * len(samples))
         if len(planned) >= rows_per_part:
-            yield _part(planned, row_index, users)
-            planned, row_index = [], []
+            yield _part(planned, origins, users)
+            planned, origins = [], []
     if planned or not table.num_rows:
-        yield _part(planned, row_index, users)
+        yield _part(planned, origins, users)
+
+
+def _check_combinations(
+    cells: Cells, generation: GenerationConfig, base_folder: str, tasks: TaskTable
+) -> Iterator[list[PlannedRow]]:
+    """The samples of each row that a row with lists stands for."""
+    found = combinations(cells)
+    if isinstance(found, BadSweep):
+        yield check_row(cells, generation, base_folder, tasks, bad_sweep=found)
+        return
+    for row in found:
+        yield check_row(row, generation, base_folder, tasks)
 
 
 def is_planned(table_schema: pa.Schema) -> bool:
@@ -98,14 +116,14 @@ def _user_columns(table: pa.Table) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
 
-def _part(planned: list[PlannedRow], row_index: list[int], users: pa.Table) -> Checked:
+def _part(planned: list[PlannedRow], origins: list[tuple[int, int]], users: pa.Table) -> Checked:
     columns = zip(*planned, strict=True) if planned else ([] for _ in schema.PLAN)
     arrays = [pa.array(column, own.type) for column, own in zip(columns, schema.PLAN, strict=True)]
     table = pa.Table.from_arrays(arrays, schema=schema.PLAN)
-    indices = np.asarray(row_index, dtype=np.int64)
+    indices, combination = np.asarray(origins, dtype=np.int64).reshape(-1, 2).T
     for user_field, column in zip(users.schema, _taken(users, indices), strict=True):
         table = table.append_column(user_field, column)
-    return Checked(table, indices)
+    return Checked(table, indices, combination)
 
 
 def _taken(users: pa.Table, indices: npt.NDArray[np.int64]) -> list[pa.ChunkedArray]:

@@ -35,7 +35,7 @@ class PlanSummary:
     """What a run has before it.
 
     ``num_rows`` counts the manifest's rows, all others (id, sample) pairs: ``num_planned`` = ``num_done`` +
-    ``num_to_do``, and ``num_bad`` of the planned failed their check. ``num_duplicates`` manifest rows repeat another in
+    ``num_to_do``, and ``num_bad`` of the planned failed their check. ``num_duplicates`` rows repeat another in
     everything and are planned once. ``pixel_steps`` is the work ahead: output pixels × steps, taking the largest input
     size where the input gives the size. Tasks that don't exist count as ``unknown``. ``digests`` has every planned row.
     """
@@ -131,15 +131,15 @@ def _unique_rows(
         for checked in check_parts(batch, generation, manifest.base_folder, tasks, rows_per_part=ROWS_PER_PART):
             is_new = _find_new(checked, batch, counts.num_rows, seen)
             counts.num_duplicates += int(np.sum(~is_new))
-            _, row_of = np.unique(checked.row_index, return_inverse=True)
-            yield checked.table if is_new.all() else checked.table.filter(pa.array(is_new[row_of]))
+            yield checked.table if is_new.all() else checked.table.filter(pa.array(is_new[checked.combination]))
         counts.num_rows += batch.num_rows
 
 
 def _find_new(checked: Checked, batch: pa.Table, num_before: int, seen: dict[bytes, int]) -> npt.NDArray[np.bool_]:
-    """For each manifest row of a part: whether its id is new. Remembers its number and content under the id."""
-    rows, first = np.unique(checked.row_index, return_index=True)
-    num_samples = np.diff(first, append=len(checked.row_index))
+    """For each combination of a part: whether its id is new. Remembers its row's number and content under the id."""
+    _, first = np.unique(checked.combination, return_index=True)
+    rows = checked.row_index[first]
+    num_samples = np.diff(first, append=len(checked.combination))
     digests = digest(checked.table)[first]
     own = zip(_chunks(digests["key"]), _chunks(digests["content"]), strict=True)
     users = zip(*_user_cells(checked.table, first), strict=True)

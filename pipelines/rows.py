@@ -19,12 +19,10 @@ from omnigen_actor.errors import ErrorKind, RowError, Stage
 from omnigen_actor.tasks import DEFAULT_TASKS, TaskSpec, TaskTable
 from pipelines import values
 from pipelines.config import GenerationConfig
+from pipelines.sweeps import BadSweep, Cells
 
 MAX_ID_LENGTH = 200
 MAX_SAMPLES = 10_000
-
-Cells = dict[str, Any]
-"""The cells of one row under the names that a manifest may bring, as Python values of any type."""
 
 PlannedRow = tuple[object, ...]
 """The cells of one planned row in the order of the schema PLAN."""
@@ -93,10 +91,20 @@ class _Asked(NamedTuple):
 
 
 def check_row(
-    cells: Cells, generation: GenerationConfig, base_folder: str, tasks: TaskTable = DEFAULT_TASKS
+    cells: Cells,
+    generation: GenerationConfig,
+    base_folder: str,
+    tasks: TaskTable = DEFAULT_TASKS,
+    *,
+    bad_sweep: BadSweep | None = None,
 ) -> list[PlannedRow]:
-    """One planned row per sample, or a single one where their number is at fault. Never raises for a value."""
+    """One planned row per sample, or a single one where their number is at fault. Never raises for a value.
+
+    ``bad_sweep``: a list of the row's that could not be expanded.
+    """
     faults = _Faults()
+    if bad_sweep:
+        faults.add(bad_sweep.error, bad_sweep.column)
     own = _read(cells, faults)
     row_id = own.id or _content_id(cells, own, faults)
     asked = _resolve(own, generation, base_folder, faults, tasks=tasks, row_id=row_id)

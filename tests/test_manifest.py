@@ -225,7 +225,7 @@ def test_a_type_that_changes_after_many_rows_breaks_nothing(tmp_path: Path) -> N
 
 def test_our_columns_are_judged_row_by_row_however_their_types_mix(tmp_path: Path) -> None:
     base = {"task": "text_to_image", "instruction": "x", "height": 512}
-    widths: list[object] = [512, "512", 512.0, 512.5, "big", None, True, [512], 2**80]
+    widths: list[object] = [512, "512", 512.0, 512.5, "big", None, True, {"a": 512}, 2**80]
     rows = [{**base, "id": n, "width": width} for n, width in enumerate(widths)]
     found = plan(open_manifest(str(write_jsonl(tmp_path / "m.jsonl", rows))))
     assert [row["error_kind"] for row in found] == [None] * 3 + ["bad_size"] * 6

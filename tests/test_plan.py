@@ -173,3 +173,40 @@ def test_planning_imports_neither_ray_nor_torch() -> None:
     code = "import pipelines.plan, sys; print(sorted({'ray', 'torch', 'diffusers', 'transformers'} & set(sys.modules)))"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+def test_the_combinations_of_a_sweep_are_rows_of_their_own(tmp_path: Path) -> None:
+    swept = TEXT | {"id": "boat", "steps": [2, 3], "guidance_scale": [1, 2], "num_samples": 2, "mine": "kept"}
+    summary = stage(tmp_path, [swept, TEXT | {"id": "other", "mine": "too"}])
+    rows = planned(summary)
+    assert (summary.num_rows, summary.num_planned, summary.num_duplicates) == (2, 9, 0)
+    assert len({(row["id"], row["sample"]) for row in rows}) == 9
+    assert {(row["steps"], row["guidance_scale"]) for row in rows[:8]} == {(2, 1.0), (2, 2.0), (3, 1.0), (3, 2.0)}
+    assert len({row["seed"] for row in rows[:8]}) == 8
+    assert [row["mine"] for row in rows] == ["kept"] * 8 + ["too"]
+
+
+def test_a_longer_sweep_leaves_the_rows_that_were_there(tmp_path: Path) -> None:
+    finish(tmp_path, stage(tmp_path, [TEXT | {"id": "boat", "steps": [2, 3]}]))
+    again = stage(tmp_path, [TEXT | {"id": "boat", "steps": [4, 3, 2]}], run_id="r2")
+    assert (again.num_done, again.num_to_do) == (2, 1)
+    assert [row["id"] for row in planned(again)] == ["boat[steps=4]"]
+
+
+def test_an_id_that_a_sweep_makes_can_not_be_another_rows(tmp_path: Path) -> None:
+    rows = [TEXT | {"id": "boat", "steps": [2, 3]}, TEXT | {"id": "boat[steps=3]", "instruction": "else"}]
+    with pytest.raises(ManifestError, match=r"rows 1 and 2 .* same id 'boat\[steps=3\]'"):
+        stage(tmp_path, rows)
+
+
+def test_a_repeated_sweep_is_planned_once(tmp_path: Path) -> None:
+    row = TEXT | {"id": "boat", "steps": [2, 3]}
+    summary = stage(tmp_path, [row, row])
+    assert (summary.num_rows, summary.num_planned, summary.num_duplicates) == (2, 2, 2)
+
+
+def test_a_bad_sweep_is_one_failed_row(tmp_path: Path) -> None:
+    summary = stage(tmp_path, [TEXT | {"id": "boat", "steps": [2, "many"]}])
+    (row,) = planned(summary)
+    assert (row["id"], row["error_kind"]) == ("boat", "bad_parameter")
+    assert "steps=[2, 'many']: number 2 of the list is no number" in row["error"]
