@@ -103,12 +103,10 @@ def _text(name: str, value: object) -> str | None:
     """A number as an id may hold it: 2, 2.0 and "2" are one value."""
     try:
         found = values.number(name, value)
+        whole = values.integer(name, value) if found is not None and found.is_integer() else None
     except RowError:
         return None
-    if found is None:
-        return None
-    whole = values.integer(name, value) if found == int(found) else None
-    return str(whole) if whole is not None else repr(found)
+    return None if found is None else repr(found) if whole is None else str(whole)
 
 
 def _bad(column: str, message: str) -> BadSweep:

@@ -68,6 +68,7 @@ def test_a_row_without_an_id_is_told_apart_by_its_content():
         ({"steps": []}, "steps", "must hold a value"),
         ({"steps": [20, "many"]}, "steps", "number 2 of the list is no number"),
         ({"steps": [20, None]}, "steps", "number 2"),
+        ({"seed": [2**64]}, "seed", "number 1"),
         ({"steps": [20, 20.0]}, "steps", "twice"),
         ({"width": [64, 64], "height": [32, 32]}, "width", "no pair twice"),
         ({"width": [64, 128], "height": [32]}, "width", "as long as each other"),
