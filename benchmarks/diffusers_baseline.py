@@ -59,7 +59,7 @@ class Baseline:
     def compiled(self, backend: str) -> Iterator[None]:
         """Every block compiled, for exactly the shapes that come. A shape more is a graph more, never a fall-back."""
         limits = {"recompile_limit": 64, "accumulated_recompile_limit": 4096, "fail_on_recompile_limit_hit": True}
-        known = {name: value for name, value in limits.items() if hasattr(torch._dynamo.config, name)}
+        known: dict[str, Any] = {name: value for name, value in limits.items() if hasattr(torch._dynamo.config, name)}
         with torch._dynamo.config.patch(**known):
             for block in self._transformer.layers:
                 block.compile(backend=backend, dynamic=False)
@@ -101,7 +101,7 @@ class Baseline:
                     hidden_states=given, timestep=time.expand(len(given)), return_dict=False, **call.arguments
                 )[0].float()
             )
-        return list(torch.cat(found).split(num_rows))
+        return list(torch.split(torch.cat(found), num_rows))
 
     def _branches(
         self, requests: Sequence[Request], rows: Sequence[list[Tensor]]

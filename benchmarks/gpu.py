@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,7 @@ TARGETS = (
 )
 """(line, value, at least): the best line of the engine, and diffusers' best line, must reach it."""
 
-WIDTH = 52
+WIDTH = 46
 
 
 @dataclass(slots=True)
@@ -58,21 +59,20 @@ class Run:
         """Print and keep one section; nothing that fails in it stops the others."""
         section = SECTIONS[name]
         found: dict[str, Values] = self.result["sections"].setdefault(name, {})
-        titles = "".join(f"{column.title:>16}" for column in section.columns)
+        titles = "".join(f"{column.title:>{column.width}}" for column in section.columns)
         print(f"\n{name}\n{section.about}\n{'':<{WIDTH}}{titles}", flush=True)
-        cells = section.cells(bench)
         try:
-            for cell in cells:
-                found[cell.name] = self._measure(cell, bench.device)
-                print(line(cell.name, found[cell.name], section), flush=True)
-                report.write(self.output, self.result)
-        except Exception as error:  # what the whole section needs
-            found["section"] = failure(error)
-            print(line("section", found["section"], section), flush=True)
-        finally:
-            cells.close()
-            measure.free_memory(bench.device)
-            report.write(self.output, self.result)
+            with closing(section.cells(bench)) as cells:
+                for cell in cells:
+                    self._keep(found, cell.name, self._measure(cell, bench.device), section)
+        except Exception as error:  # of what the whole section needs
+            self._keep(found, "section", failure(error), section)
+        measure.free_memory(bench.device)
+
+    def _keep(self, found: dict[str, Values], name: str, values: Values, section: Section) -> None:
+        found[name] = values
+        print(line(name, values, section), flush=True)
+        report.write(self.output, self.result)
 
     def _measure(self, cell: Cell, device: torch.device) -> Values:
         if time.monotonic() > self.deadline:
@@ -87,7 +87,7 @@ class Run:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure the chosen sections. Returns the exit code."""
     options = parse_options(arguments)
-    device = torch.device("cpu" if options.dry else "cuda")
+    device = torch.device("cpu") if options.dry else torch.device("cuda", 0)
     if device.type == "cuda" and not torch.cuda.is_available():
         print("no GPU here: --dry runs the same code on a CPU", file=sys.stderr)
         return 2
@@ -111,7 +111,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="denoising steps of an image; default 50, dry 4")
     parser.add_argument("--diffusers-steps", type=int, help="steps of diffusers that are timed; default 3, dry 1")
     parser.add_argument("--waves", type=int, help="waves in a timed run of the engine; default 2, dry 1")
-    parser.add_argument("--minutes", type=float, default=9.0, help="begin no new line after this")
+    parser.add_argument("--minutes", type=float, default=8.5, help="begin no new line after this")
     parser.add_argument("--compiler", help="backend of torch.compile for diffusers; default inductor, dry eager")
     parser.add_argument("--output", type=Path, help="JSON file, written as results come")
     parser.add_argument("--dry", action="store_true", help="a tiny model on the CPU")
@@ -133,7 +133,7 @@ def make_bench(options: argparse.Namespace, device: torch.device, result: Values
     """The model and the rates, which ``result`` is told of."""
     dtype = torch.float32 if options.dry else torch.bfloat16
     model = Model.random(device, dtype, tiny=options.dry)
-    rates = gpu_speed.rates(device, dtype, model.config)
+    rates = measure.rates(device, dtype, model.config)
     about = {"num_parameters": model.num_parameters, "dtype": str(dtype).removeprefix("torch."), "rates": rates}
     result.update(about, model=model.config)
     machine = report.provenance().get("gpu") or report.provenance()["cpu"]
@@ -162,8 +162,8 @@ def line(name: str, values: Values, section: Section) -> str:
     """One line of a section's table."""
     if "error" in values:
         return f"{name:<{WIDTH}}  {values['error']}"
-    written = (column.form(values[column.key]) if column.key in values else "–" for column in section.columns)
-    return f"{name:<{WIDTH}}" + "".join(f"{text:>16}" for text in written)
+    written = ((column.form(values[column.key]) if column.key in values else "–", column) for column in section.columns)
+    return f"{name:<{WIDTH}}" + "".join(f"{text:>{column.width}}" for text, column in written)
 
 
 def failure(error: Exception) -> Values:

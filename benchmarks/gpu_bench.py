@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -27,6 +27,10 @@ class Cell(NamedTuple):
     run: Callable[[], Values]
 
 
+Cells = Generator[Cell, None, None]
+"""A section's lines in order. Closing it lets go of what they share."""
+
+
 class Column(NamedTuple):
     """One column of a section's table: its title, the value's name, and how it is written."""
 
@@ -34,13 +38,18 @@ class Column(NamedTuple):
     key: str
     form: Callable[[Any], str]
 
+    @property
+    def width(self) -> int:
+        """Characters, the space before it included."""
+        return max(11, len(self.title) + 2)
+
 
 class Section(NamedTuple):
     """A part of the benchmark. ``about`` says how to read its table."""
 
     about: str
     columns: tuple[Column, ...]
-    cells: Callable[[Bench], Iterator[Cell]]
+    cells: Callable[[Bench], Cells]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 
@@ -13,7 +13,7 @@ from PIL import Image
 from benchmarks import measure
 from benchmarks.diffusers_baseline import Baseline
 from benchmarks.floors import Shape
-from benchmarks.gpu_bench import Bench, Cell, Column, Section, Values, decibels, generate, number, percent
+from benchmarks.gpu_bench import Bench, Cell, Cells, Column, Section, Values, decibels, generate, number, percent
 from omnigen_actor.engine import OmniGenEngine
 
 MAX_PARITY_ERROR = 0.05
@@ -21,7 +21,7 @@ PARITY_STEPS = 4
 NUM_ROWS = 8
 
 
-def parity(bench: Bench) -> Iterator[Cell]:
+def parity(bench: Bench) -> Cells:
     """The engine against diffusers' transformer in fp32, one branch at a time, on small images and few steps."""
     side = 256 if bench.device.type == "cuda" else bench.small_side
     reference = Baseline(bench.model, torch.float32)
@@ -49,7 +49,7 @@ def _parity(bench: Bench, engine: OmniGenEngine, shape: Shape, reference: Baseli
     }
 
 
-def waves(bench: Bench) -> Iterator[Cell]:
+def waves(bench: Bench) -> Cells:
     """The same rows in full waves, with one row a wave, and alone."""
     shape = Shape(0, bench.small_side)
     requests = bench.requests(shape, NUM_ROWS, bench.steps)
@@ -87,9 +87,9 @@ def _distance(found: Sequence[Image.Image], expected: Sequence[Image.Image]) -> 
     """PSNR of 8-bit images: over all, and of the worst."""
     pairs = [(_pixels(a), _pixels(b)) for a, b in zip(found, expected, strict=True)]
     each = [psnr for pair in pairs if (psnr := measure.psnr(*pair, peak=255.0)) is not None]
-    everything = [torch.stack(side) for side in zip(*pairs, strict=True)]
+    all_found, all_expected = (torch.stack(side) for side in zip(*pairs, strict=True))
     return {
-        "psnr": measure.psnr(*everything, peak=255.0),
+        "psnr": measure.psnr(all_found, all_expected, peak=255.0),
         "worst_psnr": min(each, default=None),
         "equal": not each,
     }

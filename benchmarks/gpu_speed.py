@@ -1,8 +1,7 @@
-"""Sections of the GPU benchmark that are about speed: shapes, approximations, memory, attention, and the rates."""
+"""Sections of the GPU benchmark that are about speed: shapes, approximations, memory, attention."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 
@@ -15,6 +14,7 @@ from benchmarks.floors import Shape
 from benchmarks.gpu_bench import (
     Bench,
     Cell,
+    Cells,
     Column,
     Section,
     Values,
@@ -46,30 +46,10 @@ OF_FLOOR = Column("of floor", "of_floor", percent)
 PEAK = Column("GiB", "peak_gib", number(1))
 
 
-def rates(device: torch.device, dtype: torch.dtype, config: Values) -> Values:
-    """FLOP/s of one large product, and of the model's own four products at several numbers of packed tokens."""
-    hidden, ffn = config["hidden_size"], config["intermediate_size"]
-    products = {
-        "qkv": (3 * hidden, hidden),
-        "out": (hidden, hidden),
-        "gate_up": (2 * ffn, hidden),
-        "down": (hidden, ffn),
-    }
-    large = 8192 if device.type == "cuda" else 512
-    tokens = (2048, 3072, 8192, 12288) if device.type == "cuda" else (128,)
-    found = {}
-    for m in tokens:
-        each = {name: measure.matmul_rate(device, dtype, (m, n, k)) for name, (n, k) in products.items()}
-        work = {name: n * k for name, (n, k) in products.items()}
-        block = sum(work.values()) / sum(work[name] / rate for name, rate in each.items())
-        found[str(m)] = {name: rate / 1e12 for name, rate in (each | {"block": block}).items()}
-    return {"matmul_tflops": measure.matmul_rate(device, dtype, (large,) * 3) / 1e12, "shapes_tflops": found}
-
-
 # -- shapes ------------------------------------------------------------------------------------------------------------
 
 
-def shapes(bench: Bench) -> Iterator[Cell]:
+def shapes(bench: Bench) -> Cells:
     """For each row of the floor table: the engine with full waves, with one row, and diffusers."""
     baseline = Baseline(bench.model, bench.model.dtype)
     with closing(bench.model.engine(bench.model.settings())) as engine:
@@ -77,7 +57,7 @@ def shapes(bench: Bench) -> Iterator[Cell]:
             yield from _shape(bench, engine, baseline, shape)
 
 
-def _shape(bench: Bench, engine: OmniGenEngine, baseline: Baseline, shape: Shape) -> Iterator[Cell]:
+def _shape(bench: Bench, engine: OmniGenEngine, baseline: Baseline, shape: Shape) -> Cells:
     found: Values = {}
     most = bench.rows_per_wave(shape)
 
@@ -151,7 +131,7 @@ def vae_seconds(bench: Bench, shape: Shape) -> float:
 # -- approximations ----------------------------------------------------------------------------------------------------
 
 
-def approximations(bench: Bench) -> Iterator[Cell]:
+def approximations(bench: Bench) -> Cells:
     """Each approximation on full waves, against the exact engine on the same rows."""
     exact: dict[str, tuple[float, list[Tensor]]] = {}
     rows = {shape.key: bench.requests(shape, bench.rows_per_wave(shape), bench.steps) for shape in bench.shapes}
@@ -188,10 +168,10 @@ def _denoise(bench: Bench, engine: OmniGenEngine, requests: list[Request]) -> tu
 def _against(bench: Bench, exact: tuple[float, list[Tensor]], seconds: float, latents: list[Tensor]) -> Values:
     """Speed and distance. The image's PSNR is that of all rows' pixels; None: equal."""
     expected, found = torch.stack(exact[1]), torch.stack(latents)
-    pictures = [torch.stack([decode(bench.model, latent) for latent in rows]) for rows in (found, expected)]
+    pictures, originals = (torch.stack([decode(bench.model, one) for one in rows]) for rows in (found, expected))
     return {
         "speedup": exact[0] / seconds,
-        "image_psnr": measure.psnr(*pictures, peak=1.0),
+        "image_psnr": measure.psnr(pictures, originals, peak=1.0),
         "latent_psnr": measure.psnr(found, expected, peak=float(expected.max() - expected.min())),
         "latent_error": measure.relative_error(found, expected),
     }
@@ -204,7 +184,7 @@ def _again(error: Exception) -> Values:
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 
-def memory(bench: Bench) -> Iterator[Cell]:
+def memory(bench: Bench) -> Cells:
     """One row at the large side on less memory, the whole process being held to it."""
     for gib in SMALL_CARDS_GIB:
         try:
@@ -222,7 +202,7 @@ def memory(bench: Bench) -> Iterator[Cell]:
 # -- attention ---------------------------------------------------------------------------------------------------------
 
 
-def attention(bench: Bench) -> Iterator[Cell]:
+def attention(bench: Bench) -> Cells:
     """One step through each attention kernel."""
     for name in ("auto", "varlen", *BACKENDS):
         try:

@@ -8,6 +8,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -72,13 +73,14 @@ def repeated_seconds(run: Callable[[], object], device: torch.device, repeats: i
 
 
 def _event_seconds(run: Callable[[], object], repeats: int) -> float:
-    first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    first: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    last: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     first.record()
     for _ in range(repeats):
         run()
     last.record()
     last.synchronize()
-    return first.elapsed_time(last) / 1000
+    return float(first.elapsed_time(last)) / 1000
 
 
 def _wall_seconds(run: Callable[[], object], repeats: int) -> float:
@@ -97,12 +99,32 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, sides: tuple[int, int,
     return 2 * m * n * k / repeated_seconds(lambda: F.linear(x, weight), device, repeats, groups)
 
 
+def rates(device: torch.device, dtype: torch.dtype, config: Mapping[str, Any]) -> dict[str, Any]:
+    """FLOP/s of one large product, and of the model's own four products at several numbers of packed tokens."""
+    hidden, ffn = config["hidden_size"], config["intermediate_size"]
+    products = {
+        "qkv": (3 * hidden, hidden),
+        "out": (hidden, hidden),
+        "gate_up": (2 * ffn, hidden),
+        "down": (hidden, ffn),
+    }
+    large = 8192 if device.type == "cuda" else 512
+    tokens = (2048, 3072, 8192, 12288) if device.type == "cuda" else (128,)
+    found = {}
+    for m in tokens:
+        each = {name: matmul_rate(device, dtype, (m, n, k)) for name, (n, k) in products.items()}
+        work = {name: n * k for name, (n, k) in products.items()}
+        block = sum(work.values()) / sum(work[name] / rate for name, rate in each.items())
+        found[str(m)] = {name: rate / 1e12 for name, rate in (each | {"block": block}).items()}
+    return {"matmul_tflops": matmul_rate(device, dtype, (large,) * 3) / 1e12, "shapes_tflops": found}
+
+
 def relative_error(found: Tensor, expected: Tensor) -> float:
     """Euclidean norm of the difference over that of the expected."""
     return float((found - expected).norm() / expected.norm())
 
 
-def psnr(found: Tensor, expected: Tensor, peak: float) -> float | None:
+def psnr(found: Tensor, expected: Tensor, *, peak: float) -> float | None:
     """Peak signal-to-noise ratio in dB; None when the two are equal, bit for bit."""
     error = float((found.double() - expected.double()).square().mean())
     return 10 * math.log10(peak**2 / error) if error else None

@@ -84,8 +84,8 @@ def test_waves_tell_what_they_took(tiny_model, picture: Picture):
     first, second = engine.take_waves()
     assert (first.num_rows, first.num_branches, first.num_tokens, first.num_steps) == (2, 5, 5 * 16, 3)
     assert (second.num_rows, second.num_branches, second.num_tokens, second.num_steps) == (1, 2, 2 * 16, 2)
-    assert first.capacity == second.capacity == 8192
-    assert first.occupancy == 80 / 8192
+    assert (first.capacity, first.occupancy) == (80, 1.0)  # all the rows that it may have
+    assert (second.capacity, second.occupancy) == (8192, 32 / 8192)
     assert first.num_prefill_tokens > 16
     assert second.num_prefill_tokens == 0
     assert min(first.encode_seconds, first.prefill_seconds, first.step_seconds, first.decode_seconds) > 0

@@ -48,6 +48,10 @@ class Budget:
             and (self.num_bytes is None or sum(need.num_bytes for need in needs) <= self.num_bytes)
         )
 
+    def capacity(self, num_rows: int, num_tokens: int) -> int:
+        """How many tokens a wave of so many rows and tokens could have had: no more, where it has all its rows."""
+        return num_tokens if self.num_rows is not None and num_rows >= self.num_rows else self.num_tokens
+
     def shrink(self, num_tokens: int) -> None:
         """A wave of that many tokens did not fit: plan with half of it from now on."""
         self.num_tokens = max(1, min(self.num_tokens, num_tokens // 2))  # every split plans less: it comes to an end

@@ -198,7 +198,7 @@ class Waves:
             num_rows=len(rows),
             num_branches=pack.num_branches,
             num_tokens=pack.num_tokens,
-            capacity=self.budget.num_tokens,
+            capacity=self.budget.capacity(len(rows), pack.num_tokens),
             num_steps=num_steps,
             num_prefill_tokens=prefilled,
             steps=lap,
