@@ -20,7 +20,7 @@ def requests(picture) -> list[Request]:
     return [
         Request(id="text", prompt="a red cat", **size),
         Request(id="edit", prompt=f"{IMAGE_1} make it blue", images=(picture(64, 64),), **size),
-        Request(id="wide", prompt="a dog on the roof", width=160, height=32, seed=2, steps=5),
+        Request(id="wide", prompt="a dog on the roof", width=160, height=48, seed=2, steps=5),
         Request(id="same shape", prompt="a red cat", **size | {"seed": 3}),
     ]
 
@@ -75,7 +75,7 @@ def test_branches_of_equal_shape_are_one_group(engine: OmniGenEngine, requests: 
         pack = pack_of(engine, rows_of(engine, requests))
     assert sorted(group.num_sequences for group in pack._layout.groups) == [1, 1, 1, 1, 2, 3]
     assert pack.num_branches == 9
-    assert pack.num_tokens == 7 * 20 + 2 * 20
+    assert pack.num_tokens == 7 * 20 + 2 * 30
 
 
 @torch.inference_mode()
