@@ -98,7 +98,7 @@ class OmniGenActor:
         """A record of a failure, until the image is there: a row that nobody finishes can't pass for a good one."""
         info = self._engine.info
         return row | {
-            "status": Status.FAILED,
+            "status": Status.SKIPPED if row["error_kind"] == ErrorKind.PARENT_FAILED else Status.FAILED,
             "model": uri.redact(info.name),
             "model_sha256": info.sha256,
             "approximations": list(info.approximations),

@@ -39,6 +39,7 @@ class ErrorKind(StrEnum):
     # fetch: its input images
     NOT_FOUND = "not_found"
     FETCH_FAILED = "fetch_failed"
+    PARENT_FAILED = "parent_failed"  # a row that it refers to has no image: its record is skipped
     EMPTY_FILE = "empty_file"
     NOT_AN_IMAGE = "not_an_image"
     TRUNCATED_IMAGE = "truncated_image"

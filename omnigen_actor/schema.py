@@ -65,7 +65,12 @@ _ASKED = [
     pa.field("negative_prompt", pa.string()),
 ]
 
-PLAN = pa.schema([*_IDENTITY, *_ERROR, *_ASKED, pa.field("image_uris", _STRINGS, nullable=False)])
+_LINEAGE = [
+    pa.field("parents", _STRINGS, nullable=False),  # id#sample of the rows that its images refer to
+    pa.field("depth", pa.int32(), nullable=False),  # 0: refers to none; else one more than its deepest parent
+]
+
+PLAN = pa.schema([*_IDENTITY, *_ERROR, *_ASKED, *_LINEAGE, pa.field("image_uris", _STRINGS, nullable=False)])
 """A checked row: every default filled in, the prompt written, image URIs resolved; or the error that it already has."""
 
 FETCHED = pa.schema(
@@ -85,6 +90,7 @@ RECORD = pa.schema(
         pa.field("status", pa.string(), nullable=False),  # ok | failed | skipped
         *_ERROR,
         *_ASKED,
+        *_LINEAGE,
         pa.field("image_sha256", _STRINGS, nullable=False),
         pa.field("output_key", pa.string()),  # path inside the run store, so that a store can be moved
         pa.field("format", pa.string()),

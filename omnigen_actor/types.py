@@ -89,8 +89,8 @@ class Wave:
 
     ``num_tokens`` are the packed image tokens of a step, over all rows and branches; ``capacity`` is how many there
     could have been; as many as there were, where the number of rows was bounded and reached. ``encode_seconds`` and
-    ``prefill_seconds`` are those of the rows that entered with this wave, ``decode_seconds`` those of the rows that left
-    with it. On a GPU these are the device's seconds, and a decode runs beside the next wave.
+    ``prefill_seconds`` are those of the rows that entered with this wave, ``decode_seconds`` those of the rows that
+    left with it. On a GPU these are the device's seconds, and a decode runs beside the next wave.
     """
 
     num_rows: int

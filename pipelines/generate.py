@@ -7,7 +7,7 @@ build_processor(config, output=...)     check -> fetch -> generate, as a functio
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from omnigen_actor import store, uri
 from omnigen_actor.actor import OmniGenActor
 from omnigen_actor.engines import EngineSpec, verify_model
 from omnigen_actor.errors import OutputError
+from omnigen_actor.images import EXTENSIONS
 from pipelines import cluster, prometheus, records, run_info
 from pipelines.config import RunConfig
 from pipelines.engine_use import read_engine_use
@@ -25,7 +26,7 @@ from pipelines.fetch import FetchImages
 from pipelines.ledger import Ledger
 from pipelines.manifest import open_manifest
 from pipelines.plan import PlanSummary, stage_plan
-from pipelines.planned import PART, CheckRows, ReadPlan
+from pipelines.planned import PART, CheckRows, ReadPlan, skip_orphans
 from pipelines.records import WriteRecords
 from pipelines.summary import Summary, Tally
 from pipelines.task_files import load_tasks
@@ -70,7 +71,7 @@ def run(
     if plan.num_to_do:
         with cluster.joined(config.ray_address, config.workers), cluster.settings_of_a_run(config.workers):
             job = _Job(config, store_root, run_id, model_sha256)
-            tally = _execute(job, plan.part_uris, on_progress or (lambda _: None))
+            tally = _execute_levels(job, plan.levels, on_progress or (lambda _: None))
     return _account(plan, tally, store_root, run_id, started)
 
 
@@ -151,22 +152,31 @@ def _generate(planned: Dataset, job: _Job) -> Dataset:
     )
 
 
-def _execute(job: _Job, parts: Sequence[str], on_progress: Callable[[Tally], None]) -> Tally:
-    """Run the staged parts of a plan through all stages; the records are in the store when this returns."""
+def _execute_levels(job: _Job, levels: Sequence[Sequence[str]], on_progress: Callable[[Tally], None]) -> Tally:
+    """Run the levels of a plan one after the other. A row whose parent got no image is skipped, not tried."""
+    tally, causes = Tally(), dict[str, str]()
+    for level in levels:
+        if causes:
+            skip_orphans(level, causes)
+        for outcome in _execute(job, level):
+            tally = records.add(tally, outcome)
+            causes |= {lost: lost for lost in records.lost(outcome) if lost not in causes}
+            on_progress(tally)
+    return tally
+
+
+def _execute(job: _Job, parts: Sequence[str]) -> Iterator[pa.Table]:
+    """Run staged parts of a plan through all stages: outcomes of records that are in the store already."""
     import ray
 
     planned = ray.data.from_arrow([pa.table({"part": [part]}, PART) for part in parts]).map_batches(
-        ReadPlan(), batch_size=None, **_ARROW
+        ReadPlan(job.store_root, EXTENSIONS[job.config.images.image_format]), batch_size=None, **_ARROW
     )
     done = _generate(planned, job)
     outcomes = done.map_batches(
         WriteRecords(job.store_root, job.run_id), batch_size=None, num_cpus=_RECORD_CPUS, **_ARROW
     )
-    tally = Tally()
-    for outcome in outcomes.iter_batches(batch_size=None, batch_format="pyarrow"):
-        tally = records.add(tally, outcome)
-        on_progress(tally)
-    return tally
+    yield from outcomes.iter_batches(batch_size=None, batch_format="pyarrow")
 
 
 def _account(plan: PlanSummary, tally: Tally, store_root: str, run_id: str, started: float) -> Summary:

@@ -121,6 +121,12 @@ class Ledger:
         plan = plan.set_column(position, plan.schema.field(position), pa.array(attempts, pa.int32()))
         return plan.filter(pa.array(~is_done))
 
+    def lost(self, planned: Digests) -> npt.NDArray[np.bool_]:
+        """Which of these planned rows have no image by their current record, failed or skipped."""
+        found, record = self._find(planned["key"])
+        is_lost: npt.NDArray[np.bool_] = found & (record["content"] == planned["content"]) & (record["status"] != _OK)
+        return is_lost
+
     def audit(self, planned: Digests) -> Audit:
         """What became of these planned rows; a row that is named twice counts once."""
         planned = planned[np.argsort(planned["key"])]
@@ -152,14 +158,16 @@ def _is_last(keys: npt.NDArray[np.bytes_]) -> npt.NDArray[np.bool_]:
     return np.append(keys[1:] != keys[:-1], np.ones(min(1, len(keys)), dtype=bool))
 
 
+def key_digest(row_id: str, sample: int) -> bytes:
+    """The key of one (id, sample)."""
+    return blake2b(f"{sample}\0{row_id}".encode(), digest_size=16).digest()
+
+
 def digest(table: pa.Table) -> Digests:
     """The keys and contents of planned rows or records, in their order."""
     found = np.empty(table.num_rows, DIGEST)
     ids, samples = table.column("id").to_pylist(), table.column("sample").to_pylist()
-    keys = [
-        blake2b(f"{sample}\0{row_id}".encode(), digest_size=16).digest()
-        for row_id, sample in zip(ids, samples, strict=True)
-    ]
+    keys = [key_digest(row_id, sample) for row_id, sample in zip(ids, samples, strict=True)]
     found["key"] = np.frombuffer(b"".join(keys), "S16")
     contents = [bytes.fromhex(row_hash[:32]) for row_hash in table.column("row_hash").to_pylist()]
     found["content"] = np.frombuffer(b"".join(contents), "S16")

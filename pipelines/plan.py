@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -23,8 +24,11 @@ from omnigen_actor.tasks import DEFAULT_TASKS, TaskTable
 from pipelines import values
 from pipelines.check import Checked, check_parts, planned_schema
 from pipelines.config import GenerationConfig, RunConfig
+from pipelines.graph import Graph
 from pipelines.ledger import DIGEST, Digests, Ledger, digest
 from pipelines.manifest import Manifest
+from pipelines.references import mark_skipped
+from pipelines.spool import Spool
 
 ROWS_PER_PART = 4096
 ROWS_PER_ROW_GROUP = 512
@@ -34,6 +38,8 @@ ROWS_PER_ROW_GROUP = 512
 class PlanSummary:
     """What a run has before it.
 
+    ``levels``: the URIs of the parts to do, by the depth of their rows: those of one level need only levels before it.
+
     ``num_rows`` counts the manifest's rows, all others (id, sample) pairs: ``num_planned`` = ``num_done`` +
     ``num_to_do``, and ``num_bad`` of the planned failed their check. ``num_duplicates`` rows repeat another in
     everything and are planned once. ``pixel_steps`` is the work ahead: output pixels × steps, taking the largest input
@@ -41,7 +47,7 @@ class PlanSummary:
     """
 
     plan_uri: str
-    part_uris: tuple[str, ...]
+    levels: tuple[tuple[str, ...], ...]
     num_rows: int
     num_duplicates: int
     num_planned: int
@@ -51,6 +57,11 @@ class PlanSummary:
     num_per_task: dict[str, int]
     pixel_steps: int
     digests: Digests = field(repr=False)
+
+    @property
+    def part_uris(self) -> tuple[str, ...]:
+        """The parts of all levels, in the order in which they can be made."""
+        return tuple(part for level in self.levels for part in level)
 
 
 def stage_plan(
@@ -68,16 +79,23 @@ def stage_plan(
     OutputError when the store can't be written.
     """
     plan_uri = uri.join(store_root, store.PLAN, run_id)
-    parts = _Parts(plan_uri, planned_schema(manifest.schema))
-    counts = _Counts()
-    for planned in _unique_rows(manifest, config.generation, tasks, counts):
-        to_do = ledger.split(planned, retry_failed=config.retry_failed)
-        counts.add(planned, to_do, config.generation, tasks)
-        parts.add(to_do)
-    parts.flush()
+    part_schema = planned_schema(manifest.schema)
+    levels, counts, graph = _Levels(plan_uri, part_schema), _Counts(), Graph()
+    with closing(Spool(part_schema)) as spool:
+        for planned in _unique_rows(manifest, config.generation, tasks, counts):
+            is_child = pa.array(graph.add(planned))
+            spool.add(planned.filter(is_child))
+            roots = planned.filter(pc.invert(is_child))
+            to_do = ledger.split(roots, retry_failed=config.retry_failed)
+            counts.add(roots, to_do, config.generation, tasks)
+            levels.add(to_do)
+        for planned, orphans in _settled(graph, spool, ledger, retry_failed=config.retry_failed):
+            to_do = ledger.split(mark_skipped(planned, orphans), retry_failed=config.retry_failed)
+            counts.add(planned, to_do, config.generation, tasks)
+            levels.add(to_do)
     return PlanSummary(
         plan_uri=plan_uri,
-        part_uris=tuple(parts.uris),
+        levels=levels.finish(),
         num_rows=counts.num_rows,
         num_duplicates=counts.num_duplicates,
         num_planned=counts.num_planned,
@@ -117,6 +135,36 @@ def _pixel_steps(to_do: pa.Table, largest_side: int) -> int:
     sides = [pc.fill_null(good.column(name).cast(pa.int64()), largest_side) for name in ("width", "height")]
     work = pc.multiply(pc.multiply(*sides), good.column("steps").cast(pa.int64()))
     return int(pc.sum(work).as_py() or 0)
+
+
+# --- references ---
+
+
+def _settled(
+    graph: Graph, spool: Spool, ledger: Ledger, *, retry_failed: bool
+) -> Iterator[tuple[pa.Table, dict[int, str]]]:
+    """The rows that refer to others, with their depth and what they come from; and messages for those, by their place,
+    whose parents have no image from an earlier run and are not tried again.
+    """
+    if not graph.num_children:
+        return
+    settled = graph.settle(spool.ids)
+    is_lost = ledger.lost(settled.parents) & (not retry_failed)
+    start = 0
+    for table in spool.read():
+        stop = start + table.num_rows
+        for name, values_ in (("depth", settled.depth[start:stop]), ("row_hash", settled.row_hash[start:stop])):
+            position = table.schema.get_field_index(name)
+            own = table.schema.field(position)
+            table = table.set_column(position, own, pa.array(values_, own.type))  # noqa: PLW2901
+        orphans = {}
+        for index, parents in enumerate(table["parents"].to_pylist()):
+            first = settled.first[start + index]
+            lost = next((parent for place, parent in enumerate(parents) if is_lost[first + place]), None)
+            if lost is not None:
+                orphans[index] = f"row {lost!r} has no image since an earlier run; --retry-failed tries it again"
+        yield table, orphans
+        start = stop
 
 
 # --- duplicates ---
@@ -190,6 +238,28 @@ def _clash(row_id: str, earlier: int, number: int, *, has_id: bool) -> str:
 
 
 # --- parts ---
+
+
+class _Levels:
+    """Parts of the plan by the depth of their rows."""
+
+    def __init__(self, plan_uri: str, part_schema: pa.Schema) -> None:
+        self._plan_uri = plan_uri
+        self._schema = part_schema
+        self._parts: dict[int, _Parts] = {}
+
+    def add(self, rows: pa.Table) -> None:
+        for depth in pc.unique(rows["depth"]).to_pylist():
+            if depth not in self._parts:
+                folder = uri.join(self._plan_uri, f"depth-{depth:04d}") if depth else self._plan_uri
+                self._parts[depth] = _Parts(folder, self._schema)
+            self._parts[depth].add(rows.filter(pc.equal(rows["depth"], depth)))
+
+    def finish(self) -> tuple[tuple[str, ...], ...]:
+        """Write what is left. The URIs of each level that has rows, lowest depth first."""
+        for parts in self._parts.values():
+            parts.flush()
+        return tuple(tuple(self._parts[depth].uris) for depth in sorted(self._parts))
 
 
 class _Parts:

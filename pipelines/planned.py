@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 
 from omnigen_actor import uri
 from omnigen_actor.tasks import DEFAULT_TASKS, TaskTable
-from pipelines import check
+from pipelines import check, references
 from pipelines.config import GenerationConfig
 
 PART = pa.schema([pa.field("part", pa.string(), nullable=False)])
@@ -21,11 +22,29 @@ _MAX_PART_BYTES = 2**32
 
 @dataclass(frozen=True, slots=True)
 class ReadPlan:
-    """PART in, the planned rows of those parts out. Raises UriNotFound, UriFailed: no run goes on without its plan."""
+    """PART in, the planned rows of those parts out, their references URIs of the store's images.
+
+    Raises UriNotFound, UriFailed: no run goes on without its plan.
+    """
+
+    store_root: str
+    extension: str
 
     def __call__(self, table: pa.Table) -> pa.Table:
         parts = (uri.read_bytes(part, max_bytes=_MAX_PART_BYTES) for part in table["part"].to_pylist())
-        return pa.concat_tables([pq.read_table(io.BytesIO(part)) for part in parts])
+        planned = pa.concat_tables([pq.read_table(io.BytesIO(part)) for part in parts])
+        return references.to_store(planned, self.store_root, self.extension)
+
+
+def skip_orphans(parts: Sequence[str], causes: dict[str, str]) -> None:
+    """Write the parts anew in which rows have lost a parent; ``causes`` as in ``references.skip_children``."""
+    for part in parts:
+        planned = pq.read_table(io.BytesIO(uri.read_bytes(part, max_bytes=_MAX_PART_BYTES)))
+        marked = references.skip_children(planned, causes)
+        if marked is not planned:
+            sink = pa.BufferOutputStream()
+            pq.write_table(marked, sink, compression="zstd")
+            uri.write_bytes(part, sink.getvalue().to_pybytes())
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,4 +58,4 @@ class CheckRows:
     def __call__(self, table: pa.Table) -> pa.Table:
         if check.is_planned(table.schema):
             return table
-        return check.check_table(table, self.generation, self.base_folder, self.tasks)
+        return references.refuse(check.check_table(table, self.generation, self.base_folder, self.tasks))

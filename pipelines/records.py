@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from omnigen_actor import store, uri
 from omnigen_actor.schema import RECORD, Status, user_fields, with_user_fields
+from pipelines.references import Reference
 from pipelines.summary import Tally
 
 OUTCOME = pa.schema(
@@ -20,6 +21,7 @@ OUTCOME = pa.schema(
         pa.field("num_skipped", pa.int64(), nullable=False),
         pa.field("error_kind", pa.list_(pa.string()), nullable=False),
         pa.field("error_count", pa.list_(pa.int64()), nullable=False),
+        pa.field("lost", pa.list_(pa.string()), nullable=False),  # id#sample of the rows without an image
     ]
 )
 """What the driver learns of one records file: all that its progress display needs."""
@@ -58,14 +60,21 @@ def count(table: pa.Table) -> pa.Table:
     status = Counter(table["status"].to_pylist())
     failed = table.filter(pc.equal(table["status"], Status.FAILED))
     errors = Counter(failed["error_kind"].to_pylist())
+    lost = table.filter(pc.not_equal(table["status"], Status.OK)).select(["id", "sample"]).to_pylist()
     row: dict[str, Any] = {
         "num_ok": status[Status.OK],
         "num_failed": status[Status.FAILED],
         "num_skipped": status[Status.SKIPPED],
         "error_kind": list(errors),
         "error_count": list(errors.values()),
+        "lost": [str(Reference(one["id"], one["sample"])) for one in lost],
     }
     return pa.Table.from_pylist([row], schema=OUTCOME)
+
+
+def lost(outcomes: pa.Table) -> list[str]:
+    """``id#sample`` of the rows without an image."""
+    return [text for texts in outcomes["lost"].to_pylist() for text in texts]
 
 
 def add(tally: Tally, outcomes: pa.Table) -> Tally:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 from omnigen_actor import schema, seeding, types, uri
 from omnigen_actor.errors import ErrorKind, RowError, Stage
 from omnigen_actor.tasks import DEFAULT_TASKS, TaskSpec, TaskTable
-from pipelines import values
+from pipelines import references, values
 from pipelines.config import GenerationConfig
 from pipelines.sweeps import BadSweep, Cells
 
@@ -87,6 +87,7 @@ class _Asked(NamedTuple):
     img_guidance_scale: float | None
     negative_prompt: str | None
     max_input_image_size: int | None
+    parents: list[str]
     image_uris: list[str]
 
 
@@ -147,17 +148,19 @@ def _resolve(
         img_guidance_scale=img_guidance,
         negative_prompt=own.negative_prompt,
         max_input_image_size=generation.max_input_image_size if images else None,
+        parents=list(dict.fromkeys(str(found) for text in images if (found := _reference(text)))),
         image_uris=uris or [],
     )
 
 
 def _planned_row(row_id: str, sample: int, seed: int | None, asked: _Asked, faults: _Faults) -> PlannedRow:
     # Where the images lie takes no part in the hash: a folder of manifest and images can be moved.
-    row_hash = _sha256([row_id, seed, asked[:-1], faults.messages])
+    row_hash = _sha256([row_id, seed, asked[:11], faults.messages])
     error = faults.first
     told = (error.kind.value, error.stage.value, error.message) if error else (None, None, None)
     uris = [] if error else asked.image_uris
-    return (row_id, sample, 1, row_hash, *told, *asked[:6], seed, *asked[6:10], uris)
+    parents = [] if error else asked.parents
+    return (row_id, sample, 1, row_hash, *told, *asked[:6], seed, *asked[6:10], parents, int(bool(parents)), uris)
 
 
 def _own_id(name: str, value: object) -> str | None:
@@ -212,10 +215,17 @@ def _resolve_uris(images: list[str], base_folder: str) -> list[str]:
     resolved = []
     for reference in images:
         try:
-            resolved.append(uri.resolve(reference, base_folder))
+            resolved.append(reference if references.parse(reference) else uri.resolve(reference, base_folder))
         except ValueError as error:
             raise _bad(ErrorKind.BAD_URI, f"image {values.shorten(uri.redact(reference))}: {error}") from None
     return resolved
+
+
+def _reference(text: str) -> references.Reference | None:
+    try:
+        return references.parse(text)
+    except ValueError:  # its fault is told where the URIs are resolved
+        return None
 
 
 def _sides(
@@ -249,6 +259,9 @@ def _guidance(name: str, own: _Own, spec: TaskSpec | None, generation: Generatio
 def _seed(row_id: str, sample: int, own: _Own, generation: GenerationConfig, faults: _Faults) -> int | None:
     if "seed" in faults.columns:
         return None
+    if own.seed is not None and any(map(_reference, own.images or [])):
+        # The seed that made an image does not edit it: by its id a row never shares one with its parents.
+        return seeding.row_seed(own.seed, row_id, sample)
     if own.seed is not None:
         return seeding.sample_seed(own.seed, sample)
     return seeding.row_seed(generation.seed, row_id, sample)

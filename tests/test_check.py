@@ -53,6 +53,8 @@ def test_a_good_row_has_every_default_and_no_error() -> None:
         "guidance_scale": 2.5,
         "img_guidance_scale": 1.6,
         "negative_prompt": None,
+        "parents": [],
+        "depth": 0,
         "image_uris": ["/base/in.png"],
     }
     assert len(row["row_hash"]) == 64
@@ -413,3 +415,25 @@ def test_a_wording_is_drawn_by_the_rows_id() -> None:
     prompts = check_table(table, GENERATION, "/b", TaskTable([spec])).column("prompt").to_pylist()
     assert prompts == [spec.prompt("x", 0, f"row-{n}") for n in range(40)]
     assert len(set(prompts)) == 2
+
+
+def test_a_reference_names_its_parent_and_waits_for_its_place() -> None:
+    row = plan_one({**EDIT, "images": ["row:cat"]})
+    assert (row["parents"], row["depth"], row["image_uris"]) == (["cat#0"], 1, ["row:cat"])
+    both = plan_one(
+        {**EDIT, "task": "compose", "images": ["row:cat#2", "in.png"], "instruction": "<|image_1|> on <|image_2|>"}
+    )
+    assert (both["parents"], both["image_uris"]) == (["cat#2"], ["row:cat#2", "/base/in.png"])
+
+
+def test_a_reference_without_an_id_is_that_rows_fault() -> None:
+    row = plan_one({**EDIT, "images": ["row:"]})
+    assert (row["error_kind"], row["parents"]) == ("bad_uri", [])
+    assert "row:<id>" in row["error"]
+
+
+def test_a_row_never_has_the_seed_of_the_row_that_it_refers_to() -> None:
+    parent = plan_one({**TEXT, "id": "parent", "seed": 7})
+    child = plan_one({**EDIT, "id": "child", "images": ["row:parent"], "seed": 7})
+    assert parent["seed"] == 7 != child["seed"]
+    assert child["seed"] == seeding.row_seed(7, "child", 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -210,3 +211,61 @@ def test_a_bad_sweep_is_one_failed_row(tmp_path: Path) -> None:
     (row,) = planned(summary)
     assert (row["id"], row["error_kind"]) == ("boat", "bad_parameter")
     assert "steps=[2, 'many']: number 2 of the list is no number" in row["error"]
+
+
+CHAIN = [
+    {**EDIT, "id": "deep", "images": ["row:child"]},
+    {**EDIT, "id": "child", "images": ["row:root"]},
+    {**TEXT, "id": "root"},
+    {**EDIT, "id": "alone"},
+]
+
+
+def levels(summary: PlanSummary) -> list[list[str]]:
+    return [[row["id"] for part in level for row in pq.read_table(part).to_pylist()] for level in summary.levels]
+
+
+def test_rows_are_planned_by_depth_whatever_their_order(tmp_path: Path) -> None:
+    summary = stage(tmp_path, CHAIN)
+    assert levels(summary) == [["root", "alone"], ["child"], ["deep"]]
+    assert [row["depth"] for row in planned(summary)] == [0, 0, 1, 2]
+    assert (summary.num_planned, summary.num_to_do, len(summary.digests)) == (4, 4, 4)
+
+
+def test_a_finished_chain_is_not_planned_again(tmp_path: Path) -> None:
+    finish(tmp_path, stage(tmp_path, CHAIN))
+    assert stage(tmp_path, CHAIN[::-1], run_id="r2").num_to_do == 0
+
+
+def test_a_changed_row_is_planned_with_all_that_comes_from_it(tmp_path: Path) -> None:
+    finish(tmp_path, stage(tmp_path, CHAIN))
+    changed = [*CHAIN[:2], {**TEXT, "id": "root", "instruction": "A dog."}, CHAIN[3]]
+    assert levels(stage(tmp_path, changed, run_id="r2")) == [["root"], ["child"], ["deep"]]
+
+
+def test_a_child_added_later_needs_its_parent_only(tmp_path: Path) -> None:
+    finish(tmp_path, stage(tmp_path, CHAIN[1:3]))
+    summary = stage(tmp_path, CHAIN, run_id="r2")
+    assert levels(summary) == [["alone"], ["deep"]]
+    assert [row["error"] for row in planned(summary)] == [None, None]
+
+
+def test_a_child_of_a_row_that_failed_earlier_is_skipped_until_that_is_tried_again(tmp_path: Path) -> None:
+    finish(tmp_path, stage(tmp_path, CHAIN[2:3]), status=Status.FAILED)
+    (row,) = planned(stage(tmp_path, CHAIN[1:3], run_id="r2"))
+    assert (row["id"], row["error_kind"]) == ("child", "parent_failed")
+    assert "'root#0'" in row["error"]
+    assert "--retry-failed" in row["error"]
+    again = stage(tmp_path, CHAIN[1:3], replace(RunConfig(), retry_failed=True), run_id="r3")
+    assert levels(again) == [["root"], ["child"]]
+    assert [row["error"] for row in planned(again)] == [None, None]
+
+
+def test_a_reference_to_no_row_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="'child'"):
+        stage(tmp_path, CHAIN[:2])
+
+
+def test_combinations_of_a_sweep_can_be_referred_to(tmp_path: Path) -> None:
+    rows = [TEXT | {"id": "boat", "steps": [2, 3]}, {**EDIT, "id": "red", "images": ["row:boat[steps=3]"]}]
+    assert levels(stage(tmp_path, rows)) == [["boat[steps=2]", "boat[steps=3]"], ["red"]]

@@ -19,6 +19,8 @@ def records(*rows: dict[str, Any], **user_columns: pa.Array) -> pa.Table:
         "row_hash": "0" * 64,
         "status": "ok",
         "images": [],
+        "parents": [],
+        "depth": 0,
         "image_sha256": [],
         "model": "fake",
         "model_sha256": "1" * 64,

@@ -1,0 +1,139 @@
+"""Which row needs which: depths, and contents that follow the contents of parents. Knows digests, no images.
+
+Memory grows by 32 bytes for each planned row, and by about 120 for each that refers to others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from omnigen_actor.errors import ManifestError
+from pipelines.ledger import DIGEST, Digests, digest, key_digest
+
+MAX_NAMED = 5
+
+Names = Callable[[Sequence[int]], list[str]]
+"""Numbers of rows that refer to others -> their ids."""
+
+
+class Settled(NamedTuple):
+    """For each row that refers to others, in order: its depth, and its hash with those of all that it comes from.
+
+    ``parents`` has the digests of its parents, those of row i from ``first[i]`` on.
+    """
+
+    depth: npt.NDArray[np.int32]
+    row_hash: list[str]
+    parents: Digests
+    first: npt.NDArray[np.int64]
+
+
+class Graph:
+    """Planned rows as they come, then all at once."""
+
+    def __init__(self) -> None:
+        self._digests: list[Digests] = []
+        self._num_rows = 0
+        self._children: list[int] = []
+        self._hashes: list[str] = []
+        self._parent_keys: list[bytes] = []
+        self._first: list[int] = []
+
+    @property
+    def num_children(self) -> int:
+        """Rows so far that refer to others."""
+        return len(self._children)
+
+    def add(self, planned: pa.Table) -> npt.NDArray[np.bool_]:
+        """Take in planned rows. Returns which of them refer to others."""
+        self._digests.append(digest(planned))
+        parents = planned["parents"].to_pylist()
+        hashes = planned["row_hash"]
+        for index, texts in enumerate(parents):
+            if texts:
+                self._children.append(self._num_rows + index)
+                self._hashes.append(hashes[index].as_py())
+                self._first.append(len(self._parent_keys))
+                self._parent_keys += [_key(text) for text in texts]
+        self._num_rows += planned.num_rows
+        return np.array([bool(texts) for texts in parents], dtype=bool)
+
+    def settle(self, names: Names) -> Settled:
+        """Depths and contents. Raises ManifestError that names rows with unknown parents, or rows in a cycle."""
+        digests = np.concatenate([np.empty(0, DIGEST), *self._digests])
+        parent = self._find_parents(digests["key"], names)
+        first = np.array(self._first, dtype=np.int64)
+        children = np.array(self._children, dtype=np.int64)
+        depth = np.zeros(len(digests), dtype=np.int32)
+        is_settled = np.ones(len(digests), dtype=bool)
+        is_settled[children] = False
+        row_hash = list(self._hashes)
+        left = np.arange(len(children))
+        ends = np.append(first[1:], len(parent))
+        while len(left):
+            is_ready = np.logical_and.reduceat(is_settled[parent], first)[left]
+            if not is_ready.any():
+                raise ManifestError(_cycle(left, parent, first, children, names))
+            for child in left[is_ready].tolist():
+                own = parent[first[child] : ends[child]]
+                row_hash[child] = _chained(row_hash[child], digests["content"][own])
+                digests["content"][children[child]] = bytes.fromhex(row_hash[child][:32])
+                depth[children[child]] = depth[own].max() + 1
+            is_settled[children[left[is_ready]]] = True
+            left = left[~is_ready]
+        return Settled(depth[children], row_hash, digests[parent], first)
+
+    def _find_parents(self, keys: npt.NDArray[np.bytes_], names: Names) -> npt.NDArray[np.int64]:
+        """The row of each parent."""
+        order = np.argsort(keys)
+        wanted = np.frombuffer(b"".join(self._parent_keys), "S16")
+        position = np.minimum(np.searchsorted(keys[order], wanted), len(keys) - 1)
+        found: npt.NDArray[np.int64] = order[position]
+        unknown = np.flatnonzero(keys[found] != wanted)
+        if len(unknown):
+            children = np.unique(np.searchsorted(self._first, unknown, side="right") - 1)
+            raise ManifestError(
+                f"{len(children)} row{'s' * (len(children) > 1)} of the manifest refer to rows that it does not have: "
+                f"{', '.join(map(repr, names(children[:MAX_NAMED].tolist())))}; "
+                "a reference is row:<id> or row:<id>#<sample>, with a sample that the row makes"
+            )
+        return found
+
+
+def _cycle(
+    left: npt.NDArray[np.int64],
+    parent: npt.NDArray[np.int64],
+    first: npt.NDArray[np.int64],
+    children: npt.NDArray[np.int64],
+    names: Names,
+) -> str:
+    """The message for rows that wait for each other: one way round, from an unsettled row to its unsettled parent."""
+    waiting = {int(children[child]): int(child) for child in left}
+    ends = np.append(first[1:], len(parent))
+    way: list[int] = []
+    child = int(left[0])
+    while child not in way:
+        way.append(child)
+        child = next(waiting[int(row)] for row in parent[first[child] : ends[child]] if int(row) in waiting)
+    ring = way[way.index(child) :]
+    shown = [repr(name) for name in names(ring[:MAX_NAMED])]
+    more = [f"… ({len(ring)} rows)"] if len(ring) > MAX_NAMED else []
+    if len(ring) == 1:
+        return f"row {shown[0]} of the manifest refers to itself"
+    return f"rows of the manifest refer to each other in a circle: {' → '.join([*shown, *more, shown[0]])}"
+
+
+def _key(text: str) -> bytes:
+    row_id, _, sample = text.rpartition("#")
+    return key_digest(row_id, int(sample))
+
+
+def _chained(row_hash: str, parents: npt.NDArray[np.bytes_]) -> str:
+    """A changed parent makes another row of its child."""
+    return hashlib.sha256(row_hash.encode() + np.ascontiguousarray(parents).tobytes()).hexdigest()
