@@ -104,7 +104,9 @@ def test_the_engines_waves_keep_to_its_settings(tiny_model, settings: dict):
     assert max(wave.num_rows for wave in waves) > 1
     assert all(wave.num_rows <= settings["rows_per_wave"] for wave in waves)
     assert all(wave.num_tokens <= wave.capacity or wave.num_rows == 1 for wave in waves)
-    assert {wave.capacity for wave in waves} == {settings.get("wave_tokens", WAVE_TOKENS)}
+    limit = settings.get("wave_tokens", WAVE_TOKENS)
+    for wave in waves:  # one that has all the rows it may have is full
+        assert wave.capacity == (wave.num_tokens if wave.num_rows == settings["rows_per_wave"] else limit)
 
 
 @pytest.mark.parametrize("prompt", ["<img><|image_1|></img> blue", "blue <img><|image_1|></img>"])
