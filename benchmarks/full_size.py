@@ -149,7 +149,7 @@ class Model:
             TransformerConfig.from_json(self.config),
             dict(self.tensors),
             fp8=settings.fp8,
-            compiled=settings.compile == "on" or (settings.compile == "auto" and self.device.type == "cuda"),
+            compiled=settings.compiles_on(self.device.type),
         )
         vae_dtype = pick_dtype(settings.vae_dtype, self.device)
         info = ModelInfo(

@@ -92,7 +92,7 @@ class OmniGenEngine:
             vae_dtype=pick_dtype(settings.vae_dtype, where),
             adapters=settings.adapters,
             fp8=settings.fp8,
-            compiled=settings.compile == "on" or (settings.compile == "auto" and where.type == "cuda"),
+            compiled=settings.compiles_on(where.type),
         )
         info = ModelInfo(
             name=model,

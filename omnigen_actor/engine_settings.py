@@ -38,6 +38,10 @@ class EngineSettings:
     guidance_to: float = 1.0
     step_cache: float = 0.0
 
+    def compiles_on(self, device_type: str) -> bool:
+        """Whether blocks are compiled on a device of that type."""
+        return self.compile == "on" or (self.compile == "auto" and device_type == "cuda")
+
     @property
     def approximations(self) -> tuple[str, ...]:
         """The approximations that are on, each with its setting, as records name them. Empty: exact."""

@@ -89,3 +89,8 @@ class RowError(OmniGenBatchError, ValueError):
     def __reduce__(self) -> tuple[type[RowError], tuple[ErrorKind, Stage, str]]:
         """Exceptions pickle by their args, which hold the message alone."""
         return (RowError, (self.kind, self.stage, self.message))
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, on one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

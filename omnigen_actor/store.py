@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Iterable
 
 from omnigen_actor import uri
-from omnigen_actor.errors import OutputError
+from omnigen_actor.errors import OutputError, first_line
 
 IMAGES = "images"
 RECORDS = "records"
@@ -67,5 +67,5 @@ def check_writable(root: str) -> None:
         uri.write_bytes(probe, b"probe")
         uri.remove(probe)
     except Exception as error:  # fsspec's back ends raise what they like
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise OutputError(f"output {uri.redact(root)!r} can't be written: {reason}") from None

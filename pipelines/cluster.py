@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from omnigen_actor.errors import ConfigError, StartupError
+from omnigen_actor.errors import ConfigError, StartupError, first_line
 from pipelines.config import WorkerConfig
 
 SPARE_CPUS = 1
@@ -110,7 +110,7 @@ def _join(address: str, workers: WorkerConfig) -> None:
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise StartupError(f"no Ray cluster at {address!r}: {reason}; start it, or leave ray_address out") from None
 
 

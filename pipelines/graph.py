@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from omnigen_actor.errors import ManifestError
-from pipelines.ledger import DIGEST, Digests, digest, key_digest
+from pipelines.ledger import DIGEST, Digests, key_digest
 
 MAX_NAMED = 5
 
@@ -50,9 +50,9 @@ class Graph:
         """Rows so far that refer to others."""
         return len(self._children)
 
-    def add(self, planned: pa.Table) -> npt.NDArray[np.bool_]:
-        """Take in planned rows. Returns which of them refer to others."""
-        self._digests.append(digest(planned))
+    def add(self, planned: pa.Table, digests: Digests) -> npt.NDArray[np.bool_]:
+        """Take in planned rows and their digests. Returns which of them refer to others."""
+        self._digests.append(digests)
         parents = planned["parents"].to_pylist()
         hashes = planned["row_hash"]
         for index, texts in enumerate(parents):

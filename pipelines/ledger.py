@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from omnigen_actor import store, uri
-from omnigen_actor.errors import OutputError
+from omnigen_actor.errors import OutputError, first_line
 from omnigen_actor.schema import RECORD, Status
 
 DIGEST = np.dtype([("key", "S16"), ("content", "S16")])
@@ -190,7 +190,7 @@ def _read_records(file: str) -> pa.Table:
 
 
 def _broken(file: str, error: Exception) -> OutputError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    reason = first_line(error)
     return OutputError(
         f"records file {uri.redact(file)} can't be read: {reason}; if it is damaged, remove it: its rows are made again"
     )

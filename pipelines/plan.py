@@ -27,7 +27,7 @@ from pipelines.config import GenerationConfig, RunConfig
 from pipelines.graph import Graph
 from pipelines.ledger import DIGEST, Digests, Ledger, digest
 from pipelines.manifest import Manifest
-from pipelines.references import mark_skipped
+from pipelines.references import mark_skipped, replace_columns
 from pipelines.spool import Spool
 
 ROWS_PER_PART = 4096
@@ -83,15 +83,16 @@ def stage_plan(
     levels, counts, graph = _Levels(plan_uri, part_schema), _Counts(), Graph()
     with closing(Spool(part_schema)) as spool:
         for planned in _unique_rows(manifest, config.generation, tasks, counts):
-            is_child = pa.array(graph.add(planned))
+            digests = digest(planned)
+            is_child = pa.array(graph.add(planned, digests))
             spool.add(planned.filter(is_child))
             roots = planned.filter(pc.invert(is_child))
             to_do = ledger.split(roots, retry_failed=config.retry_failed)
-            counts.add(roots, to_do, config.generation, tasks)
+            counts.add(roots, digests[~np.asarray(is_child)], to_do, config.generation, tasks)
             levels.add(to_do)
         for planned, orphans in _settled(graph, spool, ledger, retry_failed=config.retry_failed):
             to_do = ledger.split(mark_skipped(planned, orphans), retry_failed=config.retry_failed)
-            counts.add(planned, to_do, config.generation, tasks)
+            counts.add(planned, digest(planned), to_do, config.generation, tasks)
             levels.add(to_do)
     return PlanSummary(
         plan_uri=plan_uri,
@@ -121,13 +122,15 @@ class _Counts:
     per_task: Counter[str] = field(default_factory=Counter)
     digests: list[Digests] = field(default_factory=list)
 
-    def add(self, planned: pa.Table, to_do: pa.Table, generation: GenerationConfig, tasks: TaskTable) -> None:
+    def add(
+        self, planned: pa.Table, digests: Digests, to_do: pa.Table, generation: GenerationConfig, tasks: TaskTable
+    ) -> None:
         self.num_planned += planned.num_rows
         self.num_bad += planned.num_rows - planned.column("error_kind").null_count
         self.num_to_do += to_do.num_rows
         self.pixel_steps += _pixel_steps(to_do, generation.max_input_image_size)
         self.per_task.update(task if task in tasks else "unknown" for task in planned.column("task").to_pylist())
-        self.digests.append(digest(planned))
+        self.digests.append(digests)
 
 
 def _pixel_steps(to_do: pa.Table, largest_side: int) -> int:
@@ -153,17 +156,14 @@ def _settled(
     start = 0
     for table in spool.read():
         stop = start + table.num_rows
-        for name, values_ in (("depth", settled.depth[start:stop]), ("row_hash", settled.row_hash[start:stop])):
-            position = table.schema.get_field_index(name)
-            own = table.schema.field(position)
-            table = table.set_column(position, own, pa.array(values_, own.type))  # noqa: PLW2901
+        columns = {"depth": settled.depth[start:stop].tolist(), "row_hash": settled.row_hash[start:stop]}
         orphans = {}
         for index, parents in enumerate(table["parents"].to_pylist()):
             first = settled.first[start + index]
             lost = next((parent for place, parent in enumerate(parents) if is_lost[first + place]), None)
             if lost is not None:
                 orphans[index] = f"row {lost!r} has no image since an earlier run; --retry-failed tries it again"
-        yield table, orphans
+        yield replace_columns(table, columns), orphans
         start = stop
 
 

@@ -31,20 +31,23 @@ class ReadPlan:
     extension: str
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        parts = (uri.read_bytes(part, max_bytes=_MAX_PART_BYTES) for part in table["part"].to_pylist())
-        planned = pa.concat_tables([pq.read_table(io.BytesIO(part)) for part in parts])
+        planned = pa.concat_tables(_read_part(part) for part in table["part"].to_pylist())
         return references.to_store(planned, self.store_root, self.extension)
 
 
 def skip_orphans(parts: Sequence[str], causes: dict[str, str]) -> None:
     """Write the parts anew in which rows have lost a parent; ``causes`` as in ``references.skip_children``."""
     for part in parts:
-        planned = pq.read_table(io.BytesIO(uri.read_bytes(part, max_bytes=_MAX_PART_BYTES)))
+        planned = _read_part(part)
         marked = references.skip_children(planned, causes)
         if marked is not planned:
             sink = pa.BufferOutputStream()
             pq.write_table(marked, sink, compression="zstd")
             uri.write_bytes(part, sink.getvalue().to_pybytes())
+
+
+def _read_part(part: str) -> pa.Table:
+    return pq.read_table(io.BytesIO(uri.read_bytes(part, max_bytes=_MAX_PART_BYTES)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -46,7 +46,9 @@ def to_store(table: pa.Table, store_root: str, extension: str) -> pa.Table:
 
     if not any(table["depth"].to_pylist()):
         return table
-    return _replace(table, {"image_uris": [list(map(place, texts)) for texts in table["image_uris"].to_pylist()]})
+    return replace_columns(
+        table, {"image_uris": [list(map(place, texts)) for texts in table["image_uris"].to_pylist()]}
+    )
 
 
 def skip_children(table: pa.Table, causes: dict[str, str]) -> pa.Table:
@@ -92,10 +94,11 @@ def with_errors(table: pa.Table, messages: Mapping[int, str], kind: ErrorKind, s
         if columns["error_kind"][index] is None:
             columns["error_kind"][index], columns["error_stage"][index] = kind.value, stage.value
             columns["error"][index], columns["image_uris"][index] = message, []
-    return _replace(table, columns)
+    return replace_columns(table, columns)
 
 
-def _replace(table: pa.Table, columns: Mapping[str, list[object]]) -> pa.Table:
+def replace_columns(table: pa.Table, columns: Mapping[str, Sequence[object]]) -> pa.Table:
+    """The table with other values in these columns, of the same types."""
     for name, values in columns.items():
         position = table.schema.get_field_index(name)
         field = table.schema.field(position)

@@ -11,7 +11,7 @@ from typing import BinaryIO, cast
 import pyarrow as pa
 
 from omnigen_actor import uri
-from omnigen_actor.errors import ManifestError
+from omnigen_actor.errors import ManifestError, first_line
 
 ROWS_PER_BATCH = 4096
 
@@ -27,7 +27,7 @@ def reading(source_uri: str) -> Iterator[None]:
     except FileNotFoundError:
         raise ManifestError(f"manifest {name}: no such file or folder") from None
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise ManifestError(f"manifest {name}: can't be read: {reason}") from None
 
 

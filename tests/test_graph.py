@@ -13,6 +13,7 @@ from omnigen_actor.errors import ManifestError
 from pipelines.check import check_table
 from pipelines.config import GenerationConfig
 from pipelines.graph import Graph
+from pipelines.ledger import digest
 
 
 def settle(parents: dict[str, list[str]], instructions: dict[str, str] | None = None) -> dict[str, tuple[int, str]]:
@@ -21,7 +22,7 @@ def settle(parents: dict[str, list[str]], instructions: dict[str, str] | None = 
     graph, children = Graph(), list[str]()
     for start in range(0, len(rows), 3):  # tables of a few rows, as they come
         table = check_table(pa.Table.from_pylist(rows[start : start + 3]), GenerationConfig(), "/base")
-        is_child = graph.add(table)
+        is_child = graph.add(table, digest(table))
         children += [row_id for row_id, child in zip(table["id"].to_pylist(), is_child, strict=True) if child]
     if not children:
         return {}

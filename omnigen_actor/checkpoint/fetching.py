@@ -23,8 +23,7 @@ from filelock import FileLock
 from omnigen_actor import uri as uris
 from omnigen_actor.checkpoint.cache import VARIABLE, cache_folder
 from omnigen_actor.checkpoint.headers import read_header
-from omnigen_actor.checkpoint.reading import first_line
-from omnigen_actor.errors import ModelError
+from omnigen_actor.errors import ModelError, first_line
 
 MODEL_FILES = ("*.json", "*.safetensors", "tokenizer/*")
 """What is fetched of a model; a star reaches into folders."""

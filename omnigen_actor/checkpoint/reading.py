@@ -28,8 +28,3 @@ def read_json(label: str, path: Path) -> dict[str, Any]:
 def short(path: Path) -> str:
     """A file's name with that of its folder."""
     return f"{path.parent.name}/{path.name}"
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, on one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -21,7 +21,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from omnigen_actor.errors import ModelError
+from omnigen_actor.errors import ModelError, first_line
 
 BACKENDS = {
     "cudnn": SDPBackend.CUDNN_ATTENTION,
@@ -80,8 +80,9 @@ def pick_kernel(name: str, device: torch.device, dtype: torch.dtype, head_size: 
         with warnings.catch_warnings(action="ignore"):  # torch warns of each reason before it raises
             kernel(token, token, token, Layout.of([16], [16], device))
     except (RuntimeError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[:1]
-        raise ModelError(f"attention {name!r} can't run on {device} in {dtype} ({reason}): use auto") from None
+        raise ModelError(
+            f"attention {name!r} can't run on {device} in {dtype} ({first_line(error)}): use auto"
+        ) from None
     return kernel
 
 

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from omnigen_actor.errors import first_line
 from omnigen_actor.model.fp8 import Fp8Weight, linear
 
 _log = logging.getLogger(__name__)
@@ -137,7 +138,7 @@ def compile_blocks(layers: Sequence[LayerWeights], shape: BlockShape, dtype: tor
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # a compiler fails in more ways than can be listed, and none of them is the user's
-        _log.warning("blocks can't be compiled here, so they run eagerly (%s)", str(error).splitlines()[:1])
+        _log.warning("blocks can't be compiled here, so they run eagerly (%s)", first_line(error))
         return InPlaceBlocks(layers, shape)
     return compiled
 

@@ -13,8 +13,8 @@ import torch
 from omnigen_actor.checkpoint import digests
 from omnigen_actor.checkpoint.adapters import Adapter, merged_identity, open_adapters
 from omnigen_actor.checkpoint.layouts import CONFIG, Checkpoint
-from omnigen_actor.checkpoint.reading import first_line, read_json
-from omnigen_actor.errors import ModelError
+from omnigen_actor.checkpoint.reading import read_json
+from omnigen_actor.errors import ModelError, first_line
 from omnigen_actor.model.lora import read_adapters
 from omnigen_actor.model.prompt import Tokenize
 from omnigen_actor.model.transformer import Transformer, TransformerConfig

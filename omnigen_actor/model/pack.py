@@ -27,7 +27,6 @@ class _Slot:
 
     row: int
     branch: Branch
-    num_prefix: int
     tokens: slice
     keys: slice
 
@@ -156,7 +155,7 @@ def _slots(rows: Sequence[Row]) -> list[_Slot]:
     token = key = 0
     for num_tokens, num_prefix, index, branch in sorted(sized, key=lambda one: one[:2]):
         last_token, last_key = token + num_tokens, key + num_prefix + 1 + num_tokens
-        found.append(_Slot(index, branch, num_prefix, slice(token, last_token), slice(key, last_key)))
+        found.append(_Slot(index, branch, slice(token, last_token), slice(key, last_key)))
         token, key = last_token, last_key
     return found
 

@@ -141,12 +141,14 @@ class Waves:
 
     def _enter(self, job: Job) -> bool:
         """Prepare a row, with what is remembered and, if there is no room beside it, without."""
-        return job.row is not None or self._prepare(job) or (self._forget() and self._prepare(job))
+        if job.row is not None or self._prepare(job):
+            return True
+        self._forget()
+        return self._prepare(job)
 
-    def _forget(self) -> bool:
+    def _forget(self) -> None:
         self._preparer.forget()
         free_cached_memory()
-        return True
 
     @torch.inference_mode()
     def _prepare(self, job: Job) -> bool:
@@ -176,8 +178,11 @@ class Waves:
 
     def _step_alone(self) -> OpenWave | None:
         """Once more, with nothing remembered, where the wave that did not fit is a single row."""
-        free_cached_memory()
-        return self._step() if len(self._active) == 1 and self._forget() else None
+        if len(self._active) > 1:
+            free_cached_memory()
+            return None
+        self._forget()
+        return self._step()
 
     @torch.inference_mode()
     def _step(self) -> OpenWave | None:

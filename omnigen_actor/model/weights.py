@@ -18,9 +18,9 @@ from torch import Tensor
 
 from omnigen_actor.checkpoint import digests
 from omnigen_actor.checkpoint.headers import Header, TensorEntry, read_header
-from omnigen_actor.checkpoint.reading import first_line, short
+from omnigen_actor.checkpoint.reading import short
 from omnigen_actor.checkpoint.tensors import Place, Places, Shape, is_ignored
-from omnigen_actor.errors import ModelError
+from omnigen_actor.errors import ModelError, first_line
 
 Edit = Callable[[Tensor], None]
 """Changes a whole tensor in place, in fp32, before it is rounded to its final dtype."""
