@@ -18,6 +18,7 @@ from omnigen_actor.remote_errors import http_status, is_not_found
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 _S3_SCHEMES = frozenset({"s3", "s3a"})
 # Part of the installation: no need to import them to know.
@@ -64,12 +65,14 @@ def read_range(uri: str, start: int, end: int, timeout_s: float | None) -> bytes
 
 def write(uri: str, data: bytes, timeout_s: float | None) -> None:
     """One PUT on an object store; a plain write elsewhere."""
-    if remote_http.is_http(uri):
-        raise PermissionError("http is only read here")
-    filesystem, path = _filesystem(uri)
-    if not filesystem.async_impl:
-        filesystem.makedirs(filesystem._parent(path), exist_ok=True)
+    filesystem, path = _writable(uri)
     _call(filesystem, "pipe_file", path, data, timeout_s=timeout_s)
+
+
+def write_file(uri: str, local: Path, timeout_s: float | None) -> None:
+    """A local file: one PUT, or an upload in parts that is completed at its end; a plain write elsewhere."""
+    filesystem, path = _writable(uri)
+    _call(filesystem, "put_file", str(local), path, timeout_s=timeout_s)
 
 
 def exists(uri: str, timeout_s: float | None) -> bool:
@@ -179,6 +182,15 @@ def _filesystem(uri: str) -> tuple[Any, str]:
     environment = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
     filesystem = _s3(os.getpid(), environment, "?versionId=" in uri)
     return filesystem, filesystem._strip_protocol(uri)
+
+
+def _writable(uri: str) -> tuple[Any, str]:
+    if remote_http.is_http(uri):
+        raise PermissionError("http is only read here")
+    filesystem, path = _filesystem(uri)
+    if not filesystem.async_impl:
+        filesystem.makedirs(filesystem._parent(path), exist_ok=True)
+    return filesystem, path
 
 
 @functools.lru_cache(maxsize=8)

@@ -20,7 +20,7 @@ MAX_IMAGES = 16
 EXAMPLE = "Input: {img%d}\nOutput: {img%d}\n\n"
 """What ``{examples}`` holds for each pair of images before the last image."""
 
-_MARK = re.compile(r"\{(i|img\d+)\}")
+_MARK = re.compile(r"\{(i|images|img\d+)\}")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -29,8 +29,9 @@ class TaskSpec:
     """One task. Raises ConfigError for a specification that can't work.
 
     ``wording`` holds ``{i}`` for the instruction and ``{img1}``, ``{img2}``… for input images; ``{examples}`` and
-    ``{last}`` stand for all images but the last, in pairs, and the last. ``more_wordings`` say the same otherwise: one
-    of all is drawn for each row, by its id. An instruction that brings its own placeholders is the whole prompt.
+    ``{last}`` stand for all images but the last, in pairs, and the last; ``{images}`` stands for all, in order, with
+    blanks between them. ``more_wordings`` say the same otherwise: one of all is drawn for each row, by its id. An
+    instruction that brings its own placeholders is the whole prompt.
     ``image_step``: how many images come together above ``min_images``. ``sized_by_input``: without a size of its own
     the output has the size of the first input image. ``aliases``: further names.
     """
@@ -64,6 +65,16 @@ class TaskSpec:
         """All wordings, the first one first."""
         return (self.wording, *self.more_wordings)
 
+    @property
+    def places_images(self) -> bool:
+        """Whether every wording says where the images stand; else the instruction has to."""
+        return all(map(_places_images, self.wordings))
+
+    def takes(self, num_images: int) -> bool:
+        """Whether a row of this task may have that many input images."""
+        extra = num_images - self.min_images
+        return 0 <= extra <= self.max_images - self.min_images and extra % self.image_step == 0
+
     def prompt(self, instruction: str | None, num_images: int, draw: str = "") -> str:
         """The canonical prompt of one row; ``draw``, the row's id, chooses among wordings.
 
@@ -87,8 +98,7 @@ class TaskSpec:
         return _MARK.sub(lambda mark: _filled(mark[1], text, num_images), wording)
 
     def _check(self, text: str, num_images: int) -> None:
-        extra = num_images - self.min_images
-        if not 0 <= extra <= self.max_images - self.min_images or extra % self.image_step:
+        if not self.takes(num_images):
             raise RowError(
                 ErrorKind.BAD_IMAGE_COUNT,
                 Stage.CHECK,
@@ -104,7 +114,7 @@ class TaskSpec:
         if ("{i}" in wording) != self.needs_instruction:
             verb = "has no {i}, and needs_instruction is true" if self.needs_instruction else "has {i}"
             raise ConfigError(f"task {self.name!r}: the wording {wording!r} {verb}")
-        if not _MARK.search(wording.replace("{i}", "")) and "{last}" not in wording:
+        if not _places_images(wording):
             return
         for count in range(self.min_images, self.max_images + 1, self.image_step):
             try:
@@ -121,10 +131,16 @@ class TaskSpec:
         return f"{self.min_images} to {self.max_images} input images{step}"
 
 
+def _places_images(wording: str) -> bool:
+    return bool(_MARK.search(wording.replace("{i}", ""))) or "{last}" in wording
+
+
 def _filled(mark: str, text: str, num_images: int) -> str:
-    """A placeholder or the instruction, which is not read again: it may hold braces of its own."""
+    """Placeholders or the instruction, which is not read again: it may hold braces of its own."""
     if mark == "i":
         return text
+    if mark == "images":
+        return " ".join(map(placeholders.placeholder, range(1, num_images + 1)))
     number = int(mark.removeprefix("img"))
     return placeholders.placeholder(number) if number <= num_images else f"{{{mark}}}"
 
@@ -202,6 +218,8 @@ TASKS: dict[str, TaskSpec] = {
         _subjects("referring", 1, 1.6),
         _subjects("multi_subject", 2, 1.8),
         _subjects("compose", 2, 1.6, "place"),
+        # For instructions without placeholders, as OmniGen2's are; images before the instruction, as in an edit.
+        TaskSpec(name="multi_image_edit", wording="{images} {i}", min_images=2, max_images=MAX_IMAGES),
         TaskSpec(name="try_on", wording="{img1} wears {img2}.", min_images=2, max_images=2, needs_instruction=False),
         _map("canny", "Detect the edges in this image: {img1}.", "edges"),
         _map("depth", "Generate the depth map for this image: {img1}."),

@@ -11,6 +11,7 @@ import io
 import os
 import random
 import re
+import shutil
 import stat
 import time
 from pathlib import Path
@@ -21,7 +22,7 @@ from omnigen_actor.remote_errors import can_pass, describe, is_not_found
 from omnigen_actor.uri_names import is_local, join, local_path, parent, redact, resolve, scrub
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = [
     "UriFailed",
@@ -38,6 +39,7 @@ __all__ = [
     "remove",
     "resolve",
     "write_bytes",
+    "write_file",
 ]
 
 T = TypeVar("T")
@@ -86,6 +88,17 @@ def write_bytes(uri: str, data: bytes, *, timeout_s: float = DEFAULT_TIMEOUT_S, 
             _local("write", uri, lambda path: _write_local(path, data))
         else:
             _retry("write", uri, lambda left_s: remote.write(uri, data, left_s), timeout_s, retries)
+    except UriNotFound:
+        raise UriFailed(f"cannot write {redact(uri)}: its bucket or folder does not exist") from None
+
+
+def write_file(uri: str, path: Path) -> None:
+    """Write a local file, of any size, whole or not at all. Raises UriFailed."""
+    try:
+        if is_local(uri):
+            _local("write", uri, lambda target: _copy_local(target, path))
+        else:
+            _retry("write", uri, lambda left_s: remote.write_file(uri, path, left_s), None)
     except UriNotFound:
         raise UriFailed(f"cannot write {redact(uri)}: its bucket or folder does not exist") from None
 
@@ -152,11 +165,23 @@ def _read_local(path: Path, max_bytes: int) -> bytes:
 
 
 def _write_local(path: Path, data: bytes) -> None:
+    with _replacing(path) as file:
+        file.write(data)
+
+
+def _copy_local(path: Path, source: Path) -> None:
+    with source.open("rb") as whole, _replacing(path) as file:
+        shutil.copyfileobj(whole, file)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the place of `path` once all is written and on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.urandom(8).hex()}.tmp")
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

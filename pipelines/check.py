@@ -53,7 +53,7 @@ def check_parts(
     planned: list[PlannedRow] = []
     origins: list[tuple[int, int]] = []
     for index, cells in enumerate(_own_cells(table)):
-        for samples in _check_combinations(cells, generation, base_folder, tasks):
+        for samples in check_cells(cells, generation, base_folder, tasks):
             combination = origins[-1][1] + 1 if origins else 0
             planned.extend(samples)
             origins.extend([(index, combination)] * len(samples))
@@ -64,10 +64,10 @@ def check_parts(
         yield _part(planned, origins, users)
 
 
-def _check_combinations(
+def check_cells(
     cells: Cells, generation: GenerationConfig, base_folder: str, tasks: TaskTable
 ) -> Iterator[list[PlannedRow]]:
-    """The samples of each row that a row with lists stands for."""
+    """The samples of each row that one row's cells stand for: several where it has lists. Never raises for a value."""
     found = combinations(cells)
     if isinstance(found, BadSweep):
         yield check_row(cells, generation, base_folder, tasks, bad_sweep=found)

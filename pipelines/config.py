@@ -93,6 +93,9 @@ class GenerationConfig(_Checked):
 class InputConfig(_Checked):
     """How input images are fetched, and the limits that an untrusted manifest meets."""
 
+    image_root: str | None = option(
+        None, "where relative image references start, a folder or URI; default: the manifest's folder"
+    )
     max_image_bytes: int = option(64 * 2**20, "largest input file in bytes", at_least=1)
     max_image_pixels: int = option(
         64_000_000, "largest input image in pixels, checked before it is decoded", at_least=1

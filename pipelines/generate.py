@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 from omnigen_actor import store, uri
 from omnigen_actor.actor import OmniGenActor
 from omnigen_actor.engines import EngineSpec, verify_model
-from omnigen_actor.errors import OutputError
+from omnigen_actor.errors import ConfigError, OutputError
 from omnigen_actor.images import EXTENSIONS
 from pipelines import cluster, prometheus, records, run_info
 from pipelines.config import RunConfig
@@ -58,7 +58,9 @@ def run(
     its record. Raises StartupError before an image is made; without rows to do, Ray is not started.
     """
     started = time.monotonic()
-    source, tasks = open_manifest(manifest), load_tasks(config.tasks)
+    tasks = load_tasks(config.tasks)
+    source = open_manifest(manifest, tasks)
+    source = replace(source, base_folder=_image_root(config, source.base_folder))
     model_sha256, store_root = _check_start(config, output)
     made_with = run_info.fingerprint(config, model_sha256)
     history = run_info.read_history(store_root, made_with)
@@ -86,12 +88,14 @@ def build_processor(
     """A function from a Dataset of manifest rows to the Dataset of their records; the images go to ``output``.
 
     As in ``ray.data.llm``, ``preprocess`` makes a manifest row of a row of any kind, and ``postprocess`` anything of a
-    record. Relative image paths start at ``base_folder``. Ids must be unique within the dataset. Every row becomes
-    records, failed ones too; writing them is the caller's. Raises StartupError for the model, output or configuration.
+    record. Relative image paths start at ``base_folder``, or at the configuration's ``image_root``. Ids must be unique
+    within the dataset. Every row becomes records, failed ones too; writing them is the caller's. Raises StartupError
+    for the model, output or configuration.
     """
     model_sha256, store_root = _check_start(config, output)
     job = _Job(config, store_root, run_info.new_run_id(), model_sha256)
-    check_rows = CheckRows(config.generation, uri.resolve(base_folder, str(Path.cwd())), load_tasks(config.tasks))
+    image_root = _image_root(config, uri.resolve(base_folder, str(Path.cwd())))
+    check_rows = CheckRows(config.generation, image_root, load_tasks(config.tasks))
 
     def process(dataset: Dataset) -> Dataset:
         rows = dataset.map(preprocess) if preprocess else dataset
@@ -120,6 +124,17 @@ def _check_start(config: RunConfig, output: str) -> tuple[str, str]:
     model_sha256 = verify_model(config.model, config.engine.adapters)
     store.check_writable(store_root)
     return model_sha256, store_root
+
+
+def _image_root(config: RunConfig, default: str) -> str:
+    """Where relative image references start, as an absolute path or URI. Raises ConfigError."""
+    root = config.inputs.image_root
+    if root is None:
+        return default
+    try:
+        return uri.resolve(root, str(Path.cwd()))
+    except ValueError as error:
+        raise ConfigError(f"image_root={uri.redact(root)!r}: {error}") from None
 
 
 def _generate(planned: Dataset, job: _Job) -> Dataset:

@@ -24,22 +24,22 @@ def open_csv(location: str) -> tuple[pa.Schema, Callable[[], Iterator[pa.Table]]
     lines = _lines(location)
     header = _header(location, next(lines, None))
     if next(lines, None) is None:
-        raise ManifestError(f"manifest {uri.redact(location)}: has no rows below its header")
+        raise ManifestError(f"{uri.redact(location)}: has no rows below its header")
     table_schema = pa.schema([*((name, pa.string()) for name in header), schema.LINE_ERROR])
     return table_schema, partial(_read, location, table_schema)
 
 
 def _header(location: str, line: _Line | None) -> list[str]:
     if line is None:
-        raise ManifestError(f"manifest {uri.redact(location)}: is empty; a CSV manifest begins with a header")
+        raise ManifestError(f"{uri.redact(location)}: is empty; a CSV manifest begins with a header")
     fields, error = line
     if error:
-        raise ManifestError(f"manifest {uri.redact(location)}: its header can't be read: {error['message']}")
+        raise ManifestError(f"{uri.redact(location)}: its header can't be read: {error['message']}")
     names = [name or f"column_{position}" for position, name in enumerate(fields, 1)]
     doubled = [name for name, count in Counter([*names, schema.LINE_ERROR.name]).items() if count > 1]
     if doubled:
         raise ManifestError(
-            f"manifest {uri.redact(location)}: its header has {doubled[0]!r} more than once; rename one"
+            f"{uri.redact(location)}: its header has {doubled[0]!r} more than once; rename one"
         )
     return names
 

@@ -61,10 +61,10 @@ def _scan(location: str) -> dict[str, set[str]]:
         for name, value in row.items():
             kinds[name] |= _kind(value)
         if len(kinds) > MAX_COLUMNS:
-            raise ManifestError(f"manifest {uri.redact(location)}: more than {MAX_COLUMNS} columns, at line {number}")
+            raise ManifestError(f"{uri.redact(location)}: more than {MAX_COLUMNS} columns, at line {number}")
     if not num_rows:
         reason = f"no line is a JSON object; {first_problem}" if first_problem else "has no rows"
-        raise ManifestError(f"manifest {uri.redact(location)}: {reason}")
+        raise ManifestError(f"{uri.redact(location)}: {reason}")
     return kinds
 
 
@@ -112,7 +112,7 @@ def _lines(location: str) -> Iterator[_Line]:
         for number, line in enumerate(_bounded_lines(stream), 1):
             if number == 1 and line.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
                 raise ManifestError(
-                    f"manifest {uri.redact(location)}: is a JSON array; write one object per line (jq -c '.[]')"
+                    f"{uri.redact(location)}: is a JSON array; write one object per line (jq -c '.[]')"
                 )
             if line.strip():
                 yield number, _parse(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)

@@ -25,7 +25,7 @@ def open_parquet(location: str, files: list[str]) -> tuple[pa.Schema, Callable[[
     """The common schema, and a function that reads all files in order."""
     footers = [_read_footer(file) for file in files]
     if not any(num_rows for _, num_rows in footers):
-        raise ManifestError(f"manifest {uri.redact(location)}: has no rows")
+        raise ManifestError(f"{uri.redact(location)}: has no rows")
     common = _common_schema(location, [file_schema for file_schema, _ in footers])
     return common, partial(_read, files, common)
 
@@ -39,7 +39,7 @@ def _read_footer(file: str) -> tuple[pa.Schema, int]:
 def _checked_names(file: str, file_schema: pa.Schema) -> pa.Schema:
     doubled = sorted({name for name in file_schema.names if file_schema.names.count(name) > 1})
     if doubled:
-        raise ManifestError(f"manifest {uri.redact(file)}: has the column {doubled[0]!r} more than once")
+        raise ManifestError(f"{uri.redact(file)}: has the column {doubled[0]!r} more than once")
     return file_schema.remove_metadata()
 
 
@@ -50,7 +50,7 @@ def _common_schema(location: str, schemas: list[pa.Schema]) -> pa.Schema:
         unified = pa.unify_schemas(users, promote_options="permissive")
     except pa.ArrowException as error:
         reason = str(error).splitlines()[0]
-        raise ManifestError(f"manifest {uri.redact(location)}: its files differ in a column's type: {reason}") from None
+        raise ManifestError(f"{uri.redact(location)}: its files differ in a column's type: {reason}") from None
     return pa.schema([*own.values(), *unified])
 
 

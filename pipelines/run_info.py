@@ -70,6 +70,7 @@ def write(
     """Add a run to the history."""
     settings = dataclasses.asdict(config) | {"model": uri.redact(config.model)}
     settings["engine"]["adapters"] = _named(config.engine.adapters)
+    settings["inputs"]["image_root"] = config.inputs.image_root and uri.redact(config.inputs.image_root)
     run = {
         "run_id": run_id,
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),

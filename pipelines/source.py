@@ -1,4 +1,4 @@
-"""A manifest's bytes: opened, unpacked, and every failure said in one line. Knows no rows and no columns."""
+"""A table's bytes: opened, unpacked, and every failure said in one line. Knows no rows and no columns."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def reading(source_uri: str) -> Iterator[None]:
     except ManifestError:
         raise
     except FileNotFoundError:
-        raise ManifestError(f"manifest {name}: no such file or folder") from None
+        raise ManifestError(f"{name}: no such file or folder") from None
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
         reason = first_line(error)
-        raise ManifestError(f"manifest {name}: can't be read: {reason}") from None
+        raise ManifestError(f"{name}: can't be read: {reason}") from None
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from pipelines.config import EngineConfig, GenerationConfig, ImageConfig, InputC
         (lambda: GenerationConfig(guidance_scale=math.inf), "guidance_scale=inf: must be finite and 0 or greater"),
         (lambda: GenerationConfig(seed=-1), "seed=-1: must be between 0 and"),
         (lambda: InputConfig(fetch_timeout_s=0.0), "fetch_timeout_s=0.0: must be finite and greater than 0"),
+        (lambda: InputConfig(image_root=""), "image_root='': must not be empty"),
         (lambda: ImageConfig(image_format="gif"), "image_format='gif': must be one of png, webp, jpeg"),
         (lambda: WorkerConfig(batch_size=0), "batch_size=0: must be finite and 1 or greater"),
         (lambda: WorkerConfig(device="tpu"), "device='tpu': must be one of auto, cuda, cpu"),

@@ -45,6 +45,7 @@ OTHER_OPTIONS = {
     "--markdown",
     "--output",
     "--port",
+    "--set",
     "--strict",
     "--working-dir",
 }

@@ -16,7 +16,8 @@ from omnigen_actor.errors import ManifestError
 from omnigen_actor.schema import LINE_ERROR
 from pipelines.check import check_table, planned_schema
 from pipelines.config import GenerationConfig
-from pipelines.manifest import EXTENSIONS, Manifest, open_manifest
+from pipelines.manifest import Manifest, open_manifest
+from pipelines.table import EXTENSIONS
 
 GENERATION = GenerationConfig()
 ROWS: list[dict[str, Any]] = [
@@ -377,12 +378,12 @@ def test_a_manifest_without_rows_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_columns_are_named_with_the_found_and_the_nearest(tmp_path: Path) -> None:
-    row = {"task_type": "edit", "instructions": "x", "input_images": []}
+    row = {"tasks": "edit", "instructions": "x", "input_images": []}
     for file in (write_jsonl(tmp_path / "m.jsonl", [row]), write_parquet(tmp_path / "m.parquet", [row])):
         message = message_of(file)
         assert "lacks the required columns task, instruction" in message
         assert "input_images" in message
-        assert "rename 'task_type', 'instructions'?" in message
+        assert "rename 'tasks', 'instructions'?" in message
     assert "lacks the required column task;" in message_of(write_text(tmp_path / "m.csv", "instruction\nx\n"))
 
 

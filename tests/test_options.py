@@ -31,6 +31,7 @@ SURFACE = [
     "--height",
     "--help",
     "--image-format",
+    "--image-root",
     "--img-guidance-scale",
     "--max-failed",
     "--max-image-bytes",

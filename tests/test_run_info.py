@@ -8,7 +8,7 @@ import pytest
 
 from omnigen_actor.errors import OutputError
 from pipelines import run_info
-from pipelines.config import EngineConfig, GenerationConfig, RunConfig, WorkerConfig
+from pipelines.config import EngineConfig, GenerationConfig, InputConfig, RunConfig, WorkerConfig
 
 CONFIG = RunConfig(model="fake", generation=GenerationConfig(steps=4))
 
@@ -106,7 +106,8 @@ def test_a_broken_file_is_an_output_error_of_one_line(tmp_path: Path, text: str)
 
 def test_no_credential_of_a_model_uri_is_kept(tmp_path: Path) -> None:
     engine = EngineConfig(adapters=("https://user:secret@example.com/lora?token=secret",))
-    config = replace(CONFIG, model="https://user:secret@example.com/model?token=secret", engine=engine)
+    inputs = InputConfig(image_root="https://user:secret@example.com/images?token=secret")
+    config = replace(CONFIG, model="https://user:secret@example.com/model?token=secret", engine=engine, inputs=inputs)
     start(tmp_path, config, "r1")
     assert "secret" not in (tmp_path / "run.json").read_text()
 

@@ -41,6 +41,8 @@ ONE, TWO, THREE, FOUR, FIVE = map(placeholder, range(1, 6))
             "According to the following examples, generate an output for the input.\n"
             f"Input: {ONE}\nOutput: {TWO}\n\nInput: {THREE}\nOutput: {FOUR}\n\nInput: {FIVE}\nOutput: ",
         ),
+        ("multi_image_edit", 2, f"{ONE} {TWO} Make it."),
+        ("multi_image_edit", 5, f"{ONE} {TWO} {THREE} {FOUR} {FIVE} Make it."),
         ("custom", 0, "Make it."),
     ],
 )
@@ -82,16 +84,40 @@ def test_an_instruction_with_placeholders_is_the_whole_prompt() -> None:
     own = f"Turn the sky of {ONE} green."
     for task in ("edit", "depth", "condition", "subject"):
         assert TASKS[task].prompt("Turn the sky of <img><|image_1|><img> green.", 1) == own
+    both = f"{TWO} in the room of {ONE}"
+    assert TASKS["multi_image_edit"].prompt(both, 2) == both
 
 
 def test_an_instruction_is_never_read_as_a_template() -> None:
     assert TASKS["edit"].prompt("{i} {img1} {img2} {}", 1) == f"{ONE} {{i}} {{img1}} {{img2}} {{}}"
+    assert TASKS["multi_image_edit"].prompt("{images}", 2) == f"{ONE} {TWO} {{images}}"
 
 
 @pytest.mark.parametrize("num_images", [2, 4, 6])
 def test_an_example_without_its_output_is_refused(num_images: int) -> None:
     with pytest.raises(RowError, match="3 to 15 input images in steps of 2"):
         TASKS["in_context"].prompt("", num_images)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_a_task_takes_the_numbers_of_images_that_it_makes_prompts_for(spec: TaskSpec) -> None:
+    own = [" ".join(map(placeholder, range(1, count + 1))) or "red" for count in range(MAX_IMAGES + 2)]
+
+    def is_made(instruction: str, num_images: int) -> bool:
+        try:
+            spec.prompt(instruction, num_images)
+        except RowError:
+            return False
+        return True
+
+    taken = [count for count in range(MAX_IMAGES + 2) if spec.takes(count)]
+    assert taken == [count for count, instruction in enumerate(own) if is_made(instruction, count)]
+    assert spec.places_images == (taken != [0] and all(is_made("red", count) for count in taken if count))
+
+
+def test_a_task_with_one_wording_that_leaves_the_images_out_does_not_place_them() -> None:
+    spec = TaskSpec(name="w", wording="{img1} {i}", more_wordings=("{i}",), min_images=1, max_images=1)
+    assert not spec.places_images
 
 
 def test_a_wording_is_drawn_by_the_rows_id_and_by_nothing_else() -> None:
