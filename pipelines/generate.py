@@ -24,9 +24,10 @@ from pipelines.config import RunConfig
 from pipelines.engine_use import read_engine_use
 from pipelines.fetch import FetchImages
 from pipelines.ledger import Ledger
+from pipelines.levels import AwaitMarks, Level, Progress
 from pipelines.manifest import open_manifest
 from pipelines.plan import PlanSummary, stage_plan
-from pipelines.planned import PART, CheckRows, ReadPlan, skip_orphans
+from pipelines.planned import CheckRows, ReadPlan
 from pipelines.records import WriteRecords
 from pipelines.summary import Summary, Tally
 from pipelines.task_files import load_tasks
@@ -38,6 +39,7 @@ Processor = Callable[["Dataset"], "Dataset"]
 RowFunction = Callable[[dict[str, Any]], dict[str, Any]]
 
 _ARROW = {"batch_format": "pyarrow", "zero_copy_batch": True}
+_BLOCKS = {"batch_size": None, **_ARROW}
 
 # Shares of a CPU, so that fetching and recording go on side by side where there is but one beside the actors. They also
 # keep Ray from fusing them with a CPU actor: then images would be fetched while no engine runs.
@@ -73,7 +75,7 @@ def run(
     if plan.num_to_do:
         with cluster.joined(config.ray_address, config.workers), cluster.settings_of_a_run(config.workers):
             job = _Job(config, store_root, run_id, model_sha256)
-            tally = _execute_levels(job, plan.levels, on_progress or (lambda _: None))
+            tally = _execute(job, plan.levels, on_progress or (lambda _: None))
     return _account(plan, tally, store_root, run_id, started)
 
 
@@ -99,7 +101,7 @@ def build_processor(
 
     def process(dataset: Dataset) -> Dataset:
         rows = dataset.map(preprocess) if preprocess else dataset
-        done = _generate(rows.map_batches(check_rows, batch_size=None, **_ARROW), job)
+        done = _generate(rows.map_batches(check_rows, **_BLOCKS), job, fill_batches=True)
         return done.map(postprocess) if postprocess else done
 
     return process
@@ -137,15 +139,18 @@ def _image_root(config: RunConfig, default: str) -> str:
         raise ConfigError(f"image_root={uri.redact(root)!r}: {error}") from None
 
 
-def _generate(planned: Dataset, job: _Job) -> Dataset:
-    """fetch -> generate. Blocks are one batch each: a block is what is lost when an actor dies, and what it reports."""
+def _generate(planned: Dataset, job: _Job, *, fill_batches: bool = False) -> Dataset:
+    """fetch -> generate. Blocks are one batch each: a block is what is lost when an actor dies, and what it reports.
+
+    ``fill_batches``: wait for more rows until a batch is full. In a plan with levels the last rows of one would wait
+    for rows that wait for them.
+    """
     from ray.data import ActorPoolStrategy
 
     config, pool = job.config, cluster.pool_of_this_cluster(job.config.workers)
-    batch = {"batch_size": config.workers.batch_size, **_ARROW}
     max_side = config.generation.max_input_image_size
-    batches = planned.repartition(target_num_rows_per_block=config.workers.batch_size)
-    fetched = batches.map_batches(FetchImages(config.inputs, max_side), num_cpus=_FETCH_CPUS, **batch)
+    batches = planned.repartition(target_num_rows_per_block=config.workers.batch_size, strict=fill_batches)
+    fetched = batches.map_batches(FetchImages(config.inputs, max_side), num_cpus=_FETCH_CPUS, **_BLOCKS)
     return fetched.map_batches(
         OmniGenActor,
         compute=ActorPoolStrategy(min_size=1, initial_size=pool.num_actors, max_size=pool.num_actors),
@@ -163,35 +168,31 @@ def _generate(planned: Dataset, job: _Job) -> Dataset:
             "max_input_image_size": max_side,
             "on_waves": prometheus.observe,
         },
-        **batch,
+        **_BLOCKS,
     )
 
 
-def _execute_levels(job: _Job, levels: Sequence[Sequence[str]], on_progress: Callable[[Tally], None]) -> Tally:
-    """Run the levels of a plan one after the other. A row whose parent got no image is skipped, not tried."""
-    tally, causes = Tally(), dict[str, str]()
-    for level in levels:
-        if causes:
-            skip_orphans(level, causes)
-        for outcome in _execute(job, level):
-            tally = records.add(tally, outcome)
-            causes |= {lost: lost for lost in records.lost(outcome) if lost not in causes}
-            on_progress(tally)
+def _execute(job: _Job, levels: Sequence[Level], on_progress: Callable[[Tally], None]) -> Tally:
+    """Run a staged plan, level after level. A row whose parent got no image is skipped, not tried."""
+    tally, progress = Tally(), Progress(levels)
+    for outcome in _outcomes(job, progress):
+        tally = records.add(tally, outcome)
+        on_progress(tally)
+        records.report(outcome, progress)
     return tally
 
 
-def _execute(job: _Job, parts: Sequence[str]) -> Iterator[pa.Table]:
-    """Run staged parts of a plan through all stages: outcomes of records that are in the store already."""
+def _outcomes(job: _Job, progress: Progress) -> Iterator[pa.Table]:
+    """What became of each batch, once its records are in the store."""
     import ray
 
-    planned = ray.data.from_arrow([pa.table({"part": [part]}, PART) for part in parts]).map_batches(
-        ReadPlan(job.store_root, EXTENSIONS[job.config.images.image_format]), batch_size=None, **_ARROW
-    )
-    done = _generate(planned, job)
-    outcomes = done.map_batches(
-        WriteRecords(job.store_root, job.run_id), batch_size=None, num_cpus=_RECORD_CPUS, **_ARROW
-    )
-    yield from outcomes.iter_batches(batch_size=None, batch_format="pyarrow")
+    read = ReadPlan(job.store_root, EXTENSIONS[job.config.images.image_format])
+    parts = ray.data.from_arrow(list(progress.parts()))
+    ready = parts.map_batches(AwaitMarks(), num_cpus=0, concurrency=1, **_BLOCKS)
+    done = _generate(ready.map_batches(read, **_BLOCKS), job)
+    outcomes = done.map_batches(WriteRecords(job.store_root, job.run_id), num_cpus=_RECORD_CPUS, **_BLOCKS)
+    # Without looking ahead: the last outcome of a level must not wait for the first of the next.
+    yield from outcomes.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
 
 def _account(plan: PlanSummary, tally: Tally, store_root: str, run_id: str, started: float) -> Summary:

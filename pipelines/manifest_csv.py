@@ -38,9 +38,7 @@ def _header(location: str, line: _Line | None) -> list[str]:
     names = [name or f"column_{position}" for position, name in enumerate(fields, 1)]
     doubled = [name for name, count in Counter([*names, schema.LINE_ERROR.name]).items() if count > 1]
     if doubled:
-        raise ManifestError(
-            f"{uri.redact(location)}: its header has {doubled[0]!r} more than once; rename one"
-        )
+        raise ManifestError(f"{uri.redact(location)}: its header has {doubled[0]!r} more than once; rename one")
     return names
 
 

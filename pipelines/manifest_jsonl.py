@@ -111,9 +111,7 @@ def _lines(location: str) -> Iterator[_Line]:
     with open_bytes(location) as stream:
         for number, line in enumerate(_bounded_lines(stream), 1):
             if number == 1 and line.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
-                raise ManifestError(
-                    f"{uri.redact(location)}: is a JSON array; write one object per line (jq -c '.[]')"
-                )
+                raise ManifestError(f"{uri.redact(location)}: is a JSON array; write one object per line (jq -c '.[]')")
             if line.strip():
                 yield number, _parse(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
 

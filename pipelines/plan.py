@@ -26,6 +26,7 @@ from pipelines.check import Checked, check_parts, planned_schema
 from pipelines.config import GenerationConfig, RunConfig
 from pipelines.graph import Graph
 from pipelines.ledger import DIGEST, Digests, Ledger, digest
+from pipelines.levels import Level
 from pipelines.manifest import Manifest
 from pipelines.references import mark_skipped, replace_columns
 from pipelines.spool import Spool
@@ -38,7 +39,7 @@ ROWS_PER_ROW_GROUP = 512
 class PlanSummary:
     """What a run has before it.
 
-    ``levels``: the URIs of the parts to do, by the depth of their rows: those of one level need only levels before it.
+    ``levels``: what is to do, by the depth of the rows: those of one level need only levels before it.
 
     ``num_rows`` counts the manifest's rows, all others (id, sample) pairs: ``num_planned`` = ``num_done`` +
     ``num_to_do``, and ``num_bad`` of the planned failed their check. ``num_duplicates`` rows repeat another in
@@ -47,7 +48,7 @@ class PlanSummary:
     """
 
     plan_uri: str
-    levels: tuple[tuple[str, ...], ...]
+    levels: tuple[Level, ...]
     num_rows: int
     num_duplicates: int
     num_planned: int
@@ -61,7 +62,7 @@ class PlanSummary:
     @property
     def part_uris(self) -> tuple[str, ...]:
         """The parts of all levels, in the order in which they can be made."""
-        return tuple(part for level in self.levels for part in level)
+        return tuple(part for level in self.levels for part in level.parts)
 
 
 def stage_plan(
@@ -255,18 +256,17 @@ class _Levels:
                 self._parts[depth] = _Parts(folder, self._schema)
             self._parts[depth].add(rows.filter(pc.equal(rows["depth"], depth)))
 
-    def finish(self) -> tuple[tuple[str, ...], ...]:
-        """Write what is left. The URIs of each level that has rows, lowest depth first."""
-        for parts in self._parts.values():
-            parts.flush()
-        return tuple(tuple(self._parts[depth].uris) for depth in sorted(self._parts))
+    def finish(self) -> tuple[Level, ...]:
+        """Write what is left. Each level that has rows, lowest depth first."""
+        return tuple(self._parts[depth].finish(depth) for depth in sorted(self._parts))
 
 
 class _Parts:
     """Collects rows and writes them as Parquet files of ROWS_PER_PART rows."""
 
     def __init__(self, plan_uri: str, part_schema: pa.Schema) -> None:
-        self.uris: list[str] = []
+        self._uris: list[str] = []
+        self._num_rows = 0
         self._plan_uri = plan_uri
         self._rows = part_schema.empty_table()
 
@@ -276,17 +276,18 @@ class _Parts:
             self._write(self._rows.slice(0, ROWS_PER_PART))
             self._rows = self._rows.slice(ROWS_PER_PART)
 
-    def flush(self) -> None:
+    def finish(self, depth: int) -> Level:
         if self._rows.num_rows:
             self._write(self._rows)
-            self._rows = self._rows.slice(0, 0)
+        return Level(depth=depth, folder=self._plan_uri, parts=tuple(self._uris), num_rows=self._num_rows)
 
     def _write(self, rows: pa.Table) -> None:
         sink = pa.BufferOutputStream()
         pq.write_table(rows, sink, row_group_size=ROWS_PER_ROW_GROUP, compression="zstd")
-        part_uri = uri.join(self._plan_uri, f"part-{len(self.uris):05d}.parquet")
+        part_uri = uri.join(self._plan_uri, f"part-{len(self._uris):05d}.parquet")
         try:
             uri.write_bytes(part_uri, sink.getvalue().to_pybytes())
         except OSError as error:
             raise OutputError(f"the plan can't be written: {error}") from None
-        self.uris.append(part_uri)
+        self._uris.append(part_uri)
+        self._num_rows += rows.num_rows

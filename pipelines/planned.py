@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from omnigen_actor import uri
 from omnigen_actor.tasks import DEFAULT_TASKS, TaskTable
 from pipelines import check, references
 from pipelines.config import GenerationConfig
-
-PART = pa.schema([pa.field("part", pa.string(), nullable=False)])
-"""A table that names staged parts of a plan by their URI."""
-
-_MAX_PART_BYTES = 2**32
+from pipelines.levels import read_part
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,23 +23,8 @@ class ReadPlan:
     extension: str
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        planned = pa.concat_tables(_read_part(part) for part in table["part"].to_pylist())
+        planned = pa.concat_tables(read_part(part) for part in table["part"].to_pylist())
         return references.to_store(planned, self.store_root, self.extension)
-
-
-def skip_orphans(parts: Sequence[str], causes: dict[str, str]) -> None:
-    """Write the parts anew in which rows have lost a parent; ``causes`` as in ``references.skip_children``."""
-    for part in parts:
-        planned = _read_part(part)
-        marked = references.skip_children(planned, causes)
-        if marked is not planned:
-            sink = pa.BufferOutputStream()
-            pq.write_table(marked, sink, compression="zstd")
-            uri.write_bytes(part, sink.getvalue().to_pybytes())
-
-
-def _read_part(part: str) -> pa.Table:
-    return pq.read_table(io.BytesIO(uri.read_bytes(part, max_bytes=_MAX_PART_BYTES)))
 
 
 @dataclass(frozen=True, slots=True)

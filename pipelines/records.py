@@ -11,11 +11,13 @@ import pyarrow.parquet as pq
 
 from omnigen_actor import store, uri
 from omnigen_actor.schema import RECORD, Status, user_fields, with_user_fields
+from pipelines.levels import Progress
 from pipelines.references import Reference
 from pipelines.summary import Tally
 
 OUTCOME = pa.schema(
     [
+        pa.field("depth", pa.int32(), nullable=False),  # of all its rows: a batch is of one level
         pa.field("num_ok", pa.int64(), nullable=False),
         pa.field("num_failed", pa.int64(), nullable=False),
         pa.field("num_skipped", pa.int64(), nullable=False),
@@ -62,6 +64,7 @@ def count(table: pa.Table) -> pa.Table:
     errors = Counter(failed["error_kind"].to_pylist())
     lost = table.filter(pc.not_equal(table["status"], Status.OK)).select(["id", "sample"]).to_pylist()
     row: dict[str, Any] = {
+        "depth": table["depth"][0].as_py() if table.num_rows else 0,
         "num_ok": status[Status.OK],
         "num_failed": status[Status.FAILED],
         "num_skipped": status[Status.SKIPPED],
@@ -72,9 +75,10 @@ def count(table: pa.Table) -> pa.Table:
     return pa.Table.from_pylist([row], schema=OUTCOME)
 
 
-def lost(outcomes: pa.Table) -> list[str]:
-    """``id#sample`` of the rows without an image."""
-    return [text for texts in outcomes["lost"].to_pylist() for text in texts]
+def report(outcomes: pa.Table, progress: Progress) -> None:
+    """Tell how many rows of which depth are done, and which of them have no image."""
+    for row in outcomes.to_pylist():
+        progress.add(row["depth"], row["num_ok"] + row["num_failed"] + row["num_skipped"], row["lost"])
 
 
 def add(tally: Tally, outcomes: pa.Table) -> Tally:

@@ -19,6 +19,7 @@ from omnigen_actor.schema import TIMING_COLUMNS
 from omnigen_actor.types import Request
 from pipelines.config import GenerationConfig, RunConfig, WorkerConfig
 from pipelines.generate import run
+from pipelines.levels import Level, Progress
 from pipelines.summary import Summary
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
@@ -51,6 +52,18 @@ def records(folder: Path) -> dict[str, dict[str, Any]]:
     table = pq.read_table(folder / "store" / "records").drop_columns(list(TIMING_COLUMNS))
     rows = sorted(table.to_pylist(), key=lambda row: row["attempt"])
     return {f"{row['id']}#{row['sample']}": row for row in rows}
+
+
+def cut_before_level(monkeypatch: pytest.MonkeyPatch, depth: int) -> None:
+    """Interrupt the driver when it is about to open the level of this depth."""
+    open_level = Progress._open
+
+    def cut(progress: Progress, level: Level) -> None:
+        if level.depth == depth:
+            raise KeyboardInterrupt
+        open_level(progress, level)
+
+    monkeypatch.setattr(Progress, "_open", cut)
 
 
 def images(folder: Path) -> dict[str, bytes]:
@@ -104,21 +117,11 @@ def test_a_failed_root_skips_all_that_comes_from_it_and_a_retry_completes_it(tmp
 
 
 def test_a_run_cut_between_levels_and_resumed_gives_the_bytes_of_an_undisturbed_one(tmp_path: Path, monkeypatch):
-    from pipelines import generate as flow
-
     (tmp_path / "whole").mkdir()
     (tmp_path / "cut").mkdir()
     generate(tmp_path / "whole", DEMO)
-    execute, seen = flow._execute, []
-
-    def cut(job, level):
-        if len(seen) == 2:
-            raise KeyboardInterrupt
-        seen.append(level)
-        yield from execute(job, level)
-
     with monkeypatch.context() as patched:
-        patched.setattr(flow, "_execute", cut)
+        cut_before_level(patched, 2)
         with pytest.raises(KeyboardInterrupt):
             generate(tmp_path / "cut", DEMO)
     assert len(records(tmp_path / "cut")) == 4

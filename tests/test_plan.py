@@ -222,7 +222,7 @@ CHAIN = [
 
 
 def levels(summary: PlanSummary) -> list[list[str]]:
-    return [[row["id"] for part in level for row in pq.read_table(part).to_pylist()] for level in summary.levels]
+    return [[row["id"] for part in level.parts for row in pq.read_table(part).to_pylist()] for level in summary.levels]
 
 
 def test_rows_are_planned_by_depth_whatever_their_order(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from pipelines import generate as flow
 from pipelines.config import GenerationConfig, RunConfig, WorkerConfig
 from pipelines.recipes.loading import built_in
 from pipelines.references import PREFIX, parse
+from tests.test_chains import cut_before_level
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
@@ -109,20 +110,12 @@ def whole(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store
 
 
-@pytest.mark.parametrize("num_levels", [1, 3])
+@pytest.mark.parametrize("depth", [1, 3])
 def test_a_run_that_is_cut_between_levels_goes_on_to_the_same_bytes(
-    manifest: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_levels: int
+    manifest: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, depth: int
 ) -> None:
-    execute, seen = flow._execute, []
-
-    def cut(job: Any, level: Any) -> Any:
-        if len(seen) == num_levels:
-            raise KeyboardInterrupt
-        seen.append(level)
-        yield from execute(job, level)
-
     with monkeypatch.context() as patched:
-        patched.setattr(flow, "_execute", cut)
+        cut_before_level(patched, depth)
         with pytest.raises(KeyboardInterrupt):
             flow.run(str(manifest), str(tmp_path / "cut"), FAKE)
     num_before = len(records(tmp_path / "cut"))
