@@ -1,10 +1,10 @@
-"""What the barrier between levels of rows costs. Rows that refer to rows run level by level, with engines opened anew.
+"""What the barrier between levels of rows costs: a level begins when the one before is complete.
 
 The same rows in turn as one level (every row edits a file of its own) and as chains (all but the first of a chain edit
 the image of the row before). Ids, prompts, sizes and steps are equal, and so is the number of batches. Three cases:
 
 fake   one actor, an engine that sleeps: the barrier without the price of an engine
-tiny   one actor, the tiny random checkpoint: the barrier with the opening of that engine
+tiny   one actor, the tiny random checkpoint
 slow   two actors, the engine that sleeps, and one row of each level takes ten times as long, at another place in each
        level: a level waits for its slowest batch while the other engine is idle
 

@@ -45,7 +45,10 @@ OTHER_OPTIONS = {
     "--markdown",
     "--output",
     "--port",
+    "--preset",
+    "--rows",
     "--set",
+    "--size",
     "--strict",
     "--working-dir",
 }

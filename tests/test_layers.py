@@ -26,13 +26,17 @@ COMPUTES_BELOW = "omnigen_actor.model"
 """The modules, and the package, that may import the libraries in HEAVY."""
 
 LIGHT = [
+    "jobs.expand",
     "jobs.generate",
     "jobs.options",
+    "jobs.world",
     "omnigen_actor.actor",
     "omnigen_actor.fake",
     "pipelines.check",
     "pipelines.manifest",
     "pipelines.plan",
+    "pipelines.recipes.expand",
+    "pipelines.world.source",
 ]
 """Modules whose import must not cost seconds."""
 
