@@ -10,9 +10,15 @@ import sys
 from jobs import exit_codes
 from jobs.options import Arguments, parse
 from jobs.progress import Progress, format_summary
+from pipelines.config import RunConfig
+from pipelines.settings import RUN
 from pipelines.summary import Summary
 
 DESCRIPTION = "Turn the rows of a manifest into images and records. Run it again to continue a run that was cut off."
+PLACES = {
+    "manifest": "rows to generate: .parquet, .jsonl or .csv; path or URI",
+    "output": "run store: folder or URI; an earlier run there is continued",
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,19 +27,21 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _generate(argv: list[str]) -> int:
-    arguments = parse(argv, prog="python -m jobs.generate", description=DESCRIPTION, epilog=exit_codes.MEANING)
+    arguments = parse(
+        argv, RUN, PLACES, prog="python -m jobs.generate", description=DESCRIPTION, epilog=exit_codes.MEANING
+    )
     summary = _run(arguments)
     _print(format_summary(summary))
     return verdict(summary, arguments.config.max_failed)
 
 
-def _run(arguments: Arguments) -> Summary:
+def _run(arguments: Arguments[RunConfig]) -> Summary:
     from pipelines.generate import run
 
     with Progress(sys.stderr, arguments.config.progress_every_s) as progress:
         return run(
-            arguments.manifest,
-            arguments.output,
+            arguments.places["manifest"],
+            arguments.places["output"],
             arguments.config,
             on_progress=progress.update,
             on_start=progress.start,

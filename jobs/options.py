@@ -1,4 +1,4 @@
-"""The command line of the main job, derived from RunConfig: a new field there is a new option here.
+"""The command line of a job, derived from its configuration: a new field there is a new option here.
 
 An option wins over the ``--config`` file, the file over the default. Knows nothing of what the settings do.
 """
@@ -6,25 +6,27 @@ An option wins over the ``--config`` file, the file over the default. Knows noth
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, Generic, NoReturn, TypeVar
 
 from omnigen_actor.errors import ConfigError
-from pipelines.config import RunConfig
-from pipelines.settings import SECTIONS, SETTINGS, Setting, build, nearest, read_yaml, to_yaml
+from pipelines.settings import Setting, Surface, nearest, to_yaml
 
 __all__ = ["Arguments", "Parser", "parse", "to_yaml"]
 
 METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arguments:
-    """What the user asked for."""
+Config = TypeVar("Config")
 
-    manifest: str
-    output: str
-    config: RunConfig
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arguments(Generic[Config]):
+    """What the user asked for: the places by name, and the configuration."""
+
+    places: Mapping[str, str]
+    config: Config
 
 
 class Parser(argparse.ArgumentParser):
@@ -60,30 +62,43 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def parse(argv: list[str], *, prog: str, description: str = "", epilog: str = "") -> Arguments:
-    """Read a command line. Raises ConfigError that names the option or setting, its value and what it must be."""
-    given = vars(build_parser(prog, description, epilog).parse(argv))
-    manifest, output, config_path = given.pop("manifest"), given.pop("output"), given.pop("config", None)
-    values = read_yaml(config_path) if config_path is not None else {}
+def parse(
+    argv: list[str],
+    surface: Surface[Config],
+    places: Mapping[str, str],
+    *,
+    prog: str,
+    description: str = "",
+    epilog: str = "",
+) -> Arguments[Config]:
+    """Read a command line. Raises ConfigError that names the option or setting, its value and what it must be.
+
+    ``places``: the arguments without a name, in order, with their help texts.
+    """
+    given = vars(build_parser(surface, places, prog, description, epilog).parse(argv))
+    found, config_path = {name: given.pop(name) for name in places}, given.pop("config", None)
+    values = surface.read_yaml(config_path) if config_path is not None else {}
     for path, value in given.items():
-        values[path] = value if isinstance(value, bool) else _read(SETTINGS[path], value)
-    return Arguments(manifest=manifest, output=output, config=build(values))
+        values[path] = value if isinstance(value, bool) else _read(surface.settings[path], value)
+    return Arguments(places=found, config=surface.build(values))
 
 
-def build_parser(prog: str, description: str = "", epilog: str = "") -> Parser:
+def build_parser(
+    surface: Surface[Config], places: Mapping[str, str], prog: str, description: str = "", epilog: str = ""
+) -> Parser:
     """The parser: one option per setting, in one group per section."""
     parser = Parser(
         prog=prog,
-        usage="%(prog)s MANIFEST OUTPUT [options]",
+        usage=f"%(prog)s {' '.join(name.upper() for name in places)} [options]",
         description=description,
         epilog=epilog,
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("manifest", metavar="MANIFEST", help="rows to generate: .parquet, .jsonl or .csv; path or URI")
-    parser.add_argument("output", metavar="OUTPUT", help="run store: folder or URI; an earlier run there is continued")
-    for section, config in {"": RunConfig, **SECTIONS}.items():
+    for name, text in places.items():
+        parser.add_argument(name, metavar=name.upper(), help=text)
+    for section, config in {"": surface.config, **surface.sections}.items():
         group = parser.add_argument_group(section or "run", (config.__doc__ or "").splitlines()[0])
-        for setting in (setting for setting in SETTINGS.values() if setting.section == section):
+        for setting in (setting for setting in surface.settings.values() if setting.section == section):
             _add(group, setting)
         if not section:
             group.add_argument("--config", metavar="FILE", help="YAML file of settings, nested by the groups below")
@@ -91,17 +106,17 @@ def build_parser(prog: str, description: str = "", epilog: str = "") -> Parser:
 
 
 def _read(setting: Setting, given: Any) -> Any:
-    origin = option_name(setting.path)
+    origin = option_name(setting)
     return setting.from_texts(given, origin) if setting.repeats else setting.from_text(given, origin)
 
 
-def option_name(path: str) -> str:
+def option_name(setting: Setting) -> str:
     """The option of a setting: ``generation.steps`` is ``--steps``."""
-    return "--" + SETTINGS[path].name.replace("_", "-")
+    return "--" + setting.name.replace("_", "-")
 
 
 def _add(group: argparse._ArgumentGroup, setting: Setting) -> None:
-    option, text = option_name(setting.path), _help(setting)
+    option, text = option_name(setting), _help(setting)
     if setting.kind is bool:
         group.add_argument(option, dest=setting.path, action=argparse.BooleanOptionalAction, help=text)
     else:

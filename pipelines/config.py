@@ -56,7 +56,7 @@ def _range(limits: Mapping[str, Any]) -> str:
     return f"finite and {low} or greater" if high is None else f"between {low} and {high}"
 
 
-class _Checked:
+class Checked:
     """Base of the sections: no value outside its limits."""
 
     __slots__ = ()
@@ -70,7 +70,7 @@ class _Checked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GenerationConfig(_Checked):
+class GenerationConfig(Checked):
     """Defaults of a row: what the manifest does not say. A row's own value wins; guidance falls back to the task's."""
 
     width: int = option(1024, "output width in pixels, rounded down to a multiple of 16", at_least=1, at_most=MAX_SIDE)
@@ -90,7 +90,7 @@ class GenerationConfig(_Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InputConfig(_Checked):
+class InputConfig(Checked):
     """How input images are fetched, and the limits that an untrusted manifest meets."""
 
     image_root: str | None = option(
@@ -106,7 +106,7 @@ class InputConfig(_Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImageConfig(_Checked):
+class ImageConfig(Checked):
     """How output images are encoded."""
 
     image_format: str = option(
@@ -115,7 +115,7 @@ class ImageConfig(_Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerConfig(_Checked):
+class WorkerConfig(Checked):
     """The pool of actors, each with one engine."""
 
     num_actors: int | None = option(
@@ -137,7 +137,7 @@ class WorkerConfig(_Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineConfig(_Checked):
+class EngineConfig(Checked):
     """How an engine computes, beside device, dtype and cpu_threads; approximations are named in every record."""
 
     vae_dtype: str = option("float32", "precision of the VAE, float32 or bfloat16", choices=("float32", "bfloat16"))
@@ -178,7 +178,7 @@ class EngineConfig(_Checked):
     )
 
     def __post_init__(self) -> None:
-        _Checked.__post_init__(self)
+        Checked.__post_init__(self)
         if self.guidance_from >= self.guidance_to:
             raise ConfigError(
                 f"guidance_from={self.guidance_from!r}: must be less than guidance_to={self.guidance_to!r}"
@@ -186,7 +186,7 @@ class EngineConfig(_Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunConfig(_Checked):
+class RunConfig(Checked):
     """Everything that a run needs to know."""
 
     model: str = option("Shitao/OmniGen-v1-diffusers", "hub id, folder or URI of a checkpoint, or fake")

@@ -1,6 +1,6 @@
-"""The settings of a RunConfig one by one, by the names that options and files give them, and as YAML. Knows no argv.
+"""The settings of a configuration one by one, by the names that options and files give them, and as YAML. No argv.
 
-a field ─► Setting ─► a value from text or YAML, checked against type and limits ─► build() ─► RunConfig ─► to_yaml()
+a field ─► Setting ─► a value from text or YAML, checked against type and limits ─► build() ─► config ─► to_yaml()
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import yaml
 
@@ -113,32 +113,54 @@ def _is_section(hint: Any) -> bool:
     return dataclasses.is_dataclass(hint)
 
 
-SETTINGS = {setting.path: setting for setting in settings_of(RunConfig)}
-SECTIONS: dict[str, type[Any]] = {
-    name: hint for name, hint in typing.get_type_hints(RunConfig).items() if _is_section(hint)
-}
+Config = TypeVar("Config")
 
 
-def build(values: Mapping[str, Any]) -> RunConfig:
-    """The configuration in which ``values``, by path, replace the defaults."""
-    own = {path: value for path, value in values.items() if not SETTINGS[path].section}
-    for section, config in SECTIONS.items():
-        below = {s.name: values[s.path] for s in SETTINGS.values() if s.section == section and s.path in values}
-        own[section] = config(**below)
-    return RunConfig(**own)
+class Surface(Generic[Config]):
+    """The settings of one configuration class: by path, and its sections by name."""
+
+    def __init__(self, config: type[Config]) -> None:
+        self.config = config
+        self.settings = {setting.path: setting for setting in settings_of(config)}
+        self.sections: dict[str, type[Any]] = {
+            name: hint for name, hint in typing.get_type_hints(config).items() if _is_section(hint)
+        }
+
+    def build(self, values: Mapping[str, Any]) -> Config:
+        """The configuration in which ``values``, by path, replace the defaults."""
+        settings = self.settings
+        own = {path: value for path, value in values.items() if not settings[path].section}
+        for section, config in self.sections.items():
+            below = {s.name: values[s.path] for s in settings.values() if s.section == section and s.path in values}
+            own[section] = config(**below)
+        return self.config(**own)
+
+    def read_yaml(self, path: str) -> dict[str, Any]:
+        """The values in a file, by path. Raises ConfigError for an unreadable file, an unknown name, a wrong value."""
+        values = {}
+        for name, value in self._leaves(_load(path), path):
+            values[name] = self.settings[name].from_yaml(value, f"{name} in {path}")
+        return values
+
+    def _leaves(self, loaded: object, path: str) -> Iterator[tuple[str, object]]:
+        for name, value in _mapping(loaded, path).items():
+            if name in self.sections:
+                for below, leaf in _mapping(value, f"{name} in {path}").items():
+                    yield self._known(f"{name}.{below}", below, path), leaf
+            else:
+                yield self._known(name, name, path), value
+
+    def _known(self, name: str, last: str, path: str) -> str:
+        if name in self.settings:
+            return name
+        known = {s.name: s.path for s in self.settings.values()} | {s: s for s in (*self.settings, *self.sections)}
+        near = known[nearest(last, known)]
+        raise ConfigError(f"unknown setting {name!r} in {path}; the nearest known one is {near!r}")
 
 
-def to_yaml(config: RunConfig) -> str:
+def to_yaml(config: Any) -> str:
     """Every setting, nested by section: what ``read_yaml`` reads."""
     return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)
-
-
-def read_yaml(path: str) -> dict[str, Any]:
-    """The values in a file, by path. Raises ConfigError for an unreadable file, an unknown name or a wrong value."""
-    values = {}
-    for name, value in _leaves(_load(path), path):
-        values[name] = SETTINGS[name].from_yaml(value, f"{name} in {path}")
-    return values
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -171,28 +193,12 @@ def _load(path: str) -> object:
         raise ConfigError(f"{path}: not readable as YAML: {error}") from error
 
 
-def _leaves(loaded: object, path: str) -> Iterator[tuple[str, object]]:
-    for name, value in _mapping(loaded, path).items():
-        if name in SECTIONS:
-            for below, leaf in _mapping(value, f"{name} in {path}").items():
-                yield _known(f"{name}.{below}", below, path), leaf
-        else:
-            yield _known(name, name, path), value
-
-
 def _mapping(value: object, origin: str) -> dict[str, object]:
     if value is None:
         return {}
     if not isinstance(value, dict):
         raise ConfigError(f"{origin}: {reprlib.repr(value)} must be settings, one a line, as `name: value`")
     return {str(key): entry for key, entry in value.items()}
-
-
-def _known(name: str, last: str, path: str) -> str:
-    if name in SETTINGS:
-        return name
-    known = {s.name: s.path for s in SETTINGS.values()} | {s: s for s in (*SETTINGS, *SECTIONS)}
-    raise ConfigError(f"unknown setting {name!r} in {path}; the nearest known one is {known[nearest(last, known)]!r}")
 
 
 def _as_float(value: object) -> object:
@@ -203,3 +209,7 @@ def _as_float(value: object) -> object:
         return float(value)
     except (ValueError, OverflowError):
         return value
+
+
+RUN = Surface(RunConfig)
+"""The settings of the main job."""

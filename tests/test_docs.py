@@ -25,7 +25,7 @@ from omnigen_actor.types import Request
 from pipelines import prometheus
 from pipelines.config import RunConfig
 from pipelines.run_info import fingerprint
-from pipelines.settings import SETTINGS
+from pipelines.settings import RUN
 from pipelines.summary import Summary
 
 ROOT = Path(__file__).parent.parent
@@ -169,13 +169,15 @@ def test_the_metrics_for_prometheus_are_those_of_the_code() -> None:
 
 def test_the_table_of_engine_settings_is_that_of_the_code() -> None:
     found = table(doc("deployment.md"), "option", "default", "what it does")
-    own = [(path, setting.default) for path, setting in SETTINGS.items() if setting.section == "engine"]
+    own = [(setting, setting.default) for setting in RUN.settings.values() if setting.section == "engine"]
     words = {"None": "none", "()": "none", "False": "no"}
     assert [(code(option), default) for option, default, _ in found] == [
-        (option_name(path), words.get(str(default), str(default))) for path, default in own
+        (option_name(setting), words.get(str(default), str(default))) for setting, default in own
     ]
     for option, _, text in found:
-        is_approximation = "approximation" in SETTINGS[f"engine.{code(option)[2:].replace('-', '_')}"].metadata["help"]
+        is_approximation = (
+            "approximation" in RUN.settings[f"engine.{code(option)[2:].replace('-', '_')}"].metadata["help"]
+        )
         assert text.startswith("approximation: ") == is_approximation
 
 
@@ -189,7 +191,7 @@ def test_every_module_has_its_line_in_the_architecture() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_option_that_is_named_exists(page: Path) -> None:
-    known = OTHER_OPTIONS | {option_name(path) for path in SETTINGS}
+    known = OTHER_OPTIONS | {option_name(setting) for setting in RUN.settings.values()}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", LINK.sub("", read(page))))
     assert named <= known
 

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
+from jobs.generate import PLACES
 from jobs.options import build_parser, option_name, parse
 from omnigen_actor.engine_settings import EngineSettings
 from omnigen_actor.errors import ConfigError
 from pipelines.config import GenerationConfig, RunConfig
-from pipelines.settings import SETTINGS
+from pipelines.settings import RUN
 
 SURFACE = [
     "--adapters",
@@ -60,24 +61,24 @@ SURFACE = [
 
 
 def config_of(*argv: str) -> RunConfig:
-    return parse(["rows.jsonl", "out", *argv], prog="generate").config
+    return parse(["rows.jsonl", "out", *argv], RUN, PLACES, prog="generate").config
 
 
 def refusal(*argv: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        parse(list(argv), prog="generate")
+        parse(list(argv), RUN, PLACES, prog="generate")
     message = str(caught.value)
     assert "\n" not in message
     return message
 
 
 def test_the_command_line_is_the_pinned_one() -> None:
-    assert sorted(build_parser("generate")._option_string_actions) == SURFACE
+    assert sorted(build_parser(RUN, PLACES, "generate")._option_string_actions) == SURFACE
 
 
 def test_no_options_give_the_defaults() -> None:
-    arguments = parse(["rows.jsonl", "out"], prog="generate")
-    assert (arguments.manifest, arguments.output, arguments.config) == ("rows.jsonl", "out", RunConfig())
+    arguments = parse(["rows.jsonl", "out"], RUN, PLACES, prog="generate")
+    assert (arguments.places, arguments.config) == ({"manifest": "rows.jsonl", "output": "out"}, RunConfig())
 
 
 def test_options_reach_their_section_with_their_type() -> None:
@@ -108,7 +109,12 @@ def test_engine_options_reach_the_engine() -> None:
 
 
 def test_options_may_stand_before_the_arguments() -> None:
-    assert parse(["--steps", "7", "rows.jsonl", "--seed", "1", "out"], prog="generate").config.generation.steps == 7
+    assert (
+        parse(
+            ["--steps", "7", "rows.jsonl", "--seed", "1", "out"], RUN, PLACES, prog="generate"
+        ).config.generation.steps
+        == 7
+    )
 
 
 def test_an_option_wins_over_the_file_and_the_file_over_the_default(tmp_path: Path) -> None:
@@ -163,11 +169,11 @@ def test_a_wrong_value_in_the_file_is_refused_even_where_an_option_replaces_it(t
 
 def test_help_shows_every_option_with_its_text_default_and_section(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        parse(["--help"], prog="generate")
+        parse(["--help"], RUN, PLACES, prog="generate")
     assert left.value.code == 0
     shown = " ".join(capsys.readouterr().out.split())
-    for path, setting in SETTINGS.items():
-        assert option_name(path) in shown
+    for setting in RUN.settings.values():
+        assert option_name(setting) in shown
         assert setting.metadata["help"] in shown
         if setting.default is not None and setting.kind is not bool and not setting.repeats:
             assert f"{setting.metadata['help']} (default: {setting.default})" in shown
@@ -177,13 +183,13 @@ def test_help_shows_every_option_with_its_text_default_and_section(capsys: pytes
 
 
 def test_help_is_ascii_so_that_any_terminal_can_show_it() -> None:
-    assert build_parser("generate").format_help().isascii()
+    assert build_parser(RUN, PLACES, "generate").format_help().isascii()
 
 
 def test_help_says_of_every_approximation_that_it_is_one_and_off() -> None:
     is_approximation = {name: bool(EngineSettings(**{name: value}).approximations) for name, value in OTHER.items()}
-    assert set(is_approximation) == {setting.name for setting in SETTINGS.values() if setting.section == "engine"}
-    said = {name: "approximation, off by default" in SETTINGS[f"engine.{name}"].metadata["help"] for name in OTHER}
+    assert set(is_approximation) == {setting.name for setting in RUN.settings.values() if setting.section == "engine"}
+    said = {name: "approximation, off by default" in RUN.settings[f"engine.{name}"].metadata["help"] for name in OTHER}
     assert said == is_approximation
 
 

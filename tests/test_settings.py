@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from omnigen_actor.errors import ConfigError
 from pipelines.config import RunConfig
-from pipelines.settings import SECTIONS, SETTINGS, Setting, build, read_yaml, to_yaml
+from pipelines.settings import RUN, Setting, to_yaml
 
 
 def written(folder: Path, text: str) -> str:
@@ -21,7 +21,7 @@ def written(folder: Path, text: str) -> str:
 
 def refusal(folder: Path, text: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        read_yaml(written(folder, text))
+        RUN.read_yaml(written(folder, text))
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -43,50 +43,50 @@ def values_of(setting: Setting) -> st.SearchStrategy[Any]:
 
 
 def test_leaf_names_are_unique_so_that_options_can_be_flat() -> None:
-    names = [setting.name for setting in SETTINGS.values()]
+    names = [setting.name for setting in RUN.settings.values()]
     assert len(set(names)) == len(names)
-    assert not set(names) & {"config", "help", "manifest", "output", *SECTIONS}
+    assert not set(names) & {"config", "help", "manifest", "output", *RUN.sections}
 
 
 def test_every_setting_has_a_help_text_and_a_supported_type() -> None:
-    for setting in SETTINGS.values():
+    for setting in RUN.settings.values():
         assert setting.metadata["help"], setting.path
         assert setting.kind in {int, float, str, bool}, setting.path
 
 
 def test_no_values_build_the_defaults() -> None:
-    assert build({}) == RunConfig()
+    assert RUN.build({}) == RunConfig()
 
 
 def with_an_interval(values: dict[str, Any]) -> dict[str, Any]:
     """The same values, without a guidance interval that is empty."""
     interval = [f"engine.guidance_{end}" for end in ("from", "to")]
-    begin, end = (values.get(path, SETTINGS[path].default) for path in interval)
+    begin, end = (values.get(path, RUN.settings[path].default) for path in interval)
     return values if begin < end else {path: value for path, value in values.items() if path not in interval}
 
 
-VALUES = st.fixed_dictionaries({}, optional={path: values_of(setting) for path, setting in SETTINGS.items()})
+VALUES = st.fixed_dictionaries({}, optional={path: values_of(setting) for path, setting in RUN.settings.items()})
 
 
 @given(VALUES.map(with_an_interval))
 def test_a_stored_config_reads_back_as_the_same_config(values: dict[str, Any]) -> None:
-    config = build(values)
+    config = RUN.build(values)
     nested = yaml.safe_load(to_yaml(config))
     flat = {
         path: nested[setting.section][setting.name] if setting.section else nested[setting.name]
-        for path, setting in SETTINGS.items()
+        for path, setting in RUN.settings.items()
     }
-    assert build({path: SETTINGS[path].from_yaml(value, path) for path, value in flat.items()}) == config
+    assert RUN.build({path: RUN.settings[path].from_yaml(value, path) for path, value in flat.items()}) == config
 
 
 def test_a_stored_config_reads_back_through_a_file(tmp_path: Path) -> None:
-    config = build({"model": "fake", "generation.steps": 3, "workers.num_actors": None, "max_failed": 2.5})
-    assert build(read_yaml(written(tmp_path, to_yaml(config)))) == config
+    config = RUN.build({"model": "fake", "generation.steps": 3, "workers.num_actors": None, "max_failed": 2.5})
+    assert RUN.build(RUN.read_yaml(written(tmp_path, to_yaml(config)))) == config
 
 
 def test_a_file_gives_values_by_section(tmp_path: Path) -> None:
     text = "model: fake\ngeneration:\n  steps: 4\n  guidance_scale: 3\nretry_failed: true\nworkers:\n"
-    assert read_yaml(written(tmp_path, text)) == {
+    assert RUN.read_yaml(written(tmp_path, text)) == {
         "model": "fake",
         "generation.steps": 4,
         "generation.guidance_scale": 3.0,
@@ -95,21 +95,21 @@ def test_a_file_gives_values_by_section(tmp_path: Path) -> None:
 
 
 def test_a_list_in_a_file_is_a_tuple_and_null_is_none_of_it(tmp_path: Path) -> None:
-    assert read_yaml(written(tmp_path, "engine:\n  adapters: [a, b@0.5]")) == {"engine.adapters": ("a", "b@0.5")}
-    assert read_yaml(written(tmp_path, "engine:\n  adapters:")) == {"engine.adapters": ()}
+    assert RUN.read_yaml(written(tmp_path, "engine:\n  adapters: [a, b@0.5]")) == {"engine.adapters": ("a", "b@0.5")}
+    assert RUN.read_yaml(written(tmp_path, "engine:\n  adapters:")) == {"engine.adapters": ()}
 
 
 @pytest.mark.parametrize("text", ["on", "off", "auto"])
 def test_on_and_off_mean_themselves_where_yaml_reads_them_as_true_and_false(tmp_path: Path, text: str) -> None:
-    assert read_yaml(written(tmp_path, f"engine:\n  compile: {text}")) == {"engine.compile": text}
+    assert RUN.read_yaml(written(tmp_path, f"engine:\n  compile: {text}")) == {"engine.compile": text}
 
 
 def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
-    assert read_yaml(written(tmp_path, "# all defaults\n")) == {}
+    assert RUN.read_yaml(written(tmp_path, "# all defaults\n")) == {}
 
 
 def test_a_number_that_yaml_reads_as_text_is_a_number(tmp_path: Path) -> None:
-    assert read_yaml(written(tmp_path, "max_failed: 1e-3")) == {"max_failed": 0.001}
+    assert RUN.read_yaml(written(tmp_path, "max_failed: 1e-3")) == {"max_failed": 0.001}
 
 
 @pytest.mark.parametrize(
@@ -149,11 +149,11 @@ def test_a_refusal_names_the_setting_its_value_and_the_file(tmp_path: Path, text
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: cannot be read: No such file"):
-        read_yaml(str(tmp_path / "nowhere.yaml"))
+        RUN.read_yaml(str(tmp_path / "nowhere.yaml"))
 
 
 def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_bytes(b"\xff\xfe\xfa\x00")
     with pytest.raises(ConfigError, match=r"run\.yaml: not readable as YAML"):
-        read_yaml(str(path))
+        RUN.read_yaml(str(path))
