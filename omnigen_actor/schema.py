@@ -110,6 +110,20 @@ RECORD = pa.schema(
 )
 """One committed outcome. Exactly one current record exists for each (id, sample) of the manifest."""
 
+PREPARED = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("sample", pa.int32(), nullable=False),
+        pa.field("row_hash", pa.string(), nullable=False),
+        *_ERROR,
+        pa.field("task", pa.string()),
+        pa.field("prompt", pa.string()),
+        pa.field("latents", pa.list_(pa.large_binary()), nullable=False),  # fp16; the input images', the target's last
+        pa.field("latent_sizes", pa.list_(pa.int32()), nullable=False),  # channels, height, width of each, flattened
+    ]
+)
+"""An example to train on: its prompt, and its pictures as latents; or the error that keeps it from being one."""
+
 TIMING_COLUMNS = ("fetch_seconds", "generate_seconds", "write_seconds", "finished_at", "run_id")
 """The only columns of a record that may differ between two runs of the same rows."""
 

@@ -121,6 +121,14 @@ class Ledger:
         plan = plan.set_column(position, plan.schema.field(position), pa.array(attempts, pa.int32()))
         return plan.filter(pa.array(~is_done))
 
+    def is_current(self, records: pa.Table) -> npt.NDArray[np.bool_]:
+        """Which of these records (``id``, ``sample``, ``attempt``) are the current ones of their rows."""
+        ids, samples, attempts = (records[name].to_pylist() for name in ("id", "sample", "attempt"))
+        keys = [key_digest(row_id, sample) for row_id, sample in zip(ids, samples, strict=True)]
+        found, record = self._find(np.frombuffer(b"".join(keys), "S16"))
+        is_current: npt.NDArray[np.bool_] = found & (record["attempt"] == np.array(attempts, dtype=np.int32))
+        return is_current
+
     def lost(self, planned: Digests) -> npt.NDArray[np.bool_]:
         """Which of these planned rows have no image by their current record, failed or skipped."""
         found, record = self._find(planned["key"])

@@ -131,7 +131,7 @@ def _resolve(
     prompt = None
     if spec and not faults.columns & {"instruction", "images"}:
         prompt = attempt("prompt", spec.prompt, own.instruction, len(images), row_id)
-    uris = attempt("images", _resolve_uris, images, base_folder)
+    uris = attempt("images", resolve_uris, images, base_folder)
     sides = attempt("width", _sides, own, spec, generation, faults)
     steps = attempt("steps", _steps, own, generation)
     guidance, img_guidance = (attempt(name, _guidance, name, own, spec, generation) for name in _GUIDANCE)
@@ -211,7 +211,8 @@ def _content_id(cells: Cells, own: _Own, faults: _Faults) -> str:
     return _sha256([own, str(cells.get("id") or ""), faults.messages])[:16]
 
 
-def _resolve_uris(images: list[str], base_folder: str) -> list[str]:
+def resolve_uris(images: list[str], base_folder: str) -> list[str]:
+    """Absolute URIs; a reference to a row stays as it is. Raises RowError that names the image."""
     resolved = []
     for reference in images:
         try:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from jobs import exit_codes
+from jobs.finetune import SURFACE as TRAINING
 from jobs.options import option_name
 from jobs.tasks import markdown
 from omnigen_actor.errors import ErrorKind, Stage
@@ -39,6 +40,7 @@ OTHER_OPTIONS = {
     "--check",
     "--config",
     "--dashboard-port",
+    "--gates",
     "--generate",
     "--head",
     "--help",
@@ -191,7 +193,8 @@ def test_every_module_has_its_line_in_the_architecture() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_option_that_is_named_exists(page: Path) -> None:
-    known = OTHER_OPTIONS | {option_name(setting) for setting in RUN.settings.values()}
+    own = (*RUN.settings.values(), *TRAINING.settings.values())
+    known = OTHER_OPTIONS | {option_name(setting) for setting in own}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", LINK.sub("", read(page))))
     assert named <= known
 

@@ -22,8 +22,8 @@ MAY_IMPORT = {
 HEAVY = ("torch", "diffusers", "transformers", "safetensors.torch")
 
 COMPUTES = {"omnigen_actor.checkpoint.tiny", "omnigen_actor.engine", "omnigen_actor.engines"}
-COMPUTES_BELOW = "omnigen_actor.model"
-"""The modules, and the package, that may import the libraries in HEAVY."""
+COMPUTES_BELOW = ("omnigen_actor.model", "omnigen_actor.training")
+"""The modules, and the packages, that may import the libraries in HEAVY."""
 
 LIGHT = [
     "jobs.expand",
@@ -36,6 +36,9 @@ LIGHT = [
     "pipelines.manifest",
     "pipelines.plan",
     "pipelines.recipes.expand",
+    "jobs.evaluate",
+    "jobs.finetune",
+    "pipelines.world.scores",
     "pipelines.world.source",
 ]
 """Modules whose import must not cost seconds."""
@@ -111,7 +114,7 @@ def _problem(module: str, name: str) -> str | None:
 
 
 def _computes(module: str) -> bool:
-    return module in COMPUTES or is_below(module, COMPUTES_BELOW)
+    return module in COMPUTES or any(is_below(module, package) for package in COMPUTES_BELOW)
 
 
 def _cycles(modules: dict[str, Path], imports: dict[str, list[str]]) -> list[str]:

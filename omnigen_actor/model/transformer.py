@@ -27,6 +27,7 @@ from omnigen_actor.model.blocks import (
     num_outputs,
 )
 from omnigen_actor.model.fp8 import Fp8Weight, quantize
+from omnigen_actor.model.rotary import rotary_table
 
 _INPUT_PATCH, _OUTPUT_PATCH = "patch_embedding.input_image_proj", "patch_embedding.output_image_proj"
 _FIRST_POSITIONS = 4096
@@ -189,22 +190,8 @@ class Transformer:
         return cos[first:end], sin[first:end]
 
     def _rotary_table(self, num_positions: int, *, long: bool) -> Rotary:
-        config = self.config
-        positions = torch.arange(num_positions, dtype=torch.float32, device=self._positions.device)
-        angles = (positions[:, None] * self._frequencies(config.long_factor if long else config.short_factor))[:, None]
-        scale = self._attention_scale()
-        return angles.cos() * scale, angles.sin() * scale
-
-    def _frequencies(self, factors: tuple[float, ...]) -> Tensor:
-        dim = self.config.head_size
-        exponents = torch.arange(0, dim, 2, dtype=torch.float32, device=self._positions.device) / dim
-        factors_tensor = torch.tensor(factors, dtype=torch.float32, device=self._positions.device)
-        return 1.0 / (factors_tensor * self.config.rope_base**exponents)
-
-    def _attention_scale(self) -> float:
-        original = self.config.original_max_position_embeddings
-        scale = self.config.max_position_embeddings / original
-        return 1.0 if scale <= 1.0 else math.sqrt(1 + math.log(scale) / math.log(original))
+        positions = torch.arange(num_positions, device=self._positions.device)[:, None]
+        return rotary_table(self.config, positions, long=long)
 
     # -- out of the sequence -------------------------------------------------------------------------------------------
 

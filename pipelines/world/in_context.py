@@ -23,13 +23,18 @@ def in_context(world: World, task: str, rng: Rng) -> Sample:
     colour = pick(rng, world.background_names if relation == "background" else world.colour_names)
     (example, shown, _), (query, answer, scene) = (_pair(world, rng, relation, colour) for _ in range(2))
     source, example_in = example
+    coloured = relation in {"background", "recolour"}
     return Sample(
         task=task,
         inputs=(example_in, shown, query[1]),
         output=answer,
         scene=scene,
         source_scene=source,
-        facts={"relation": relation, "colour": colour if relation in {"background", "recolour"} else None},
+        facts={
+            "relation": relation,
+            "colour": colour if coloured else None,
+            "before": _coloured(query[0], relation) if coloured else None,
+        },
     )
 
 
@@ -53,6 +58,11 @@ def _source(world: World, rng: Rng, relation: str, colour: str) -> Scene:
     if scene.background == colour:
         return replace(scene, background=other(rng, world.background_names, [colour]))
     return scene
+
+
+def _coloured(scene: Scene, relation: str) -> str:
+    """The colour that the relation changes."""
+    return scene.background if relation == "background" else scene.things[0].colour
 
 
 def _changed(scene: Scene, relation: str, colour: str) -> Scene:

@@ -79,13 +79,18 @@ def write_world(
     try:
         for row in rows(world, tasks, num_rows, seed, image_format):
             for name, picture in row.pictures():
-                uri.write_bytes(uri.join(output_uri, name), encode(Image.fromarray(picture), image_format))
+                uri.write_bytes(uri.join(output_uri, name), encode_picture(picture, image_format))
             manifest.append(_line(manifest_row(row)))
             x2i.append(_line(x2i_row(row)))
         uri.write_bytes(uri.join(output_uri, X2I_NAME), "".join(x2i).encode())
         uri.write_bytes(uri.join(output_uri, MANIFEST_NAME), "".join(manifest).encode())
     except uri.UriFailed as error:
         raise OutputError(str(error)) from error
+
+
+def encode_picture(picture: Array, image_format: str = "png") -> bytes:
+    """A picture (H, W, 3) uint8 as a file."""
+    return encode(Image.fromarray(picture), image_format)
 
 
 def manifest_row(row: Row) -> dict[str, object]:
