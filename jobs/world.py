@@ -31,11 +31,22 @@ def _write(argv: list[str]) -> int:
     if arguments.preset not in PRESETS:
         raise ConfigError(f"--preset {arguments.preset}: must be one of {', '.join(PRESETS)}")
     world = dataclasses.replace(PRESETS[arguments.preset], size=arguments.size)
-    tasks = arguments.tasks.split(",") if arguments.tasks is not None else list(TASKS_OF_THE_WORLD)
+    tasks = turns_of(arguments.tasks) if arguments.tasks is not None else list(TASKS_OF_THE_WORLD)
     write_world(arguments.output, world, tasks, arguments.rows, arguments.seed, image_format=arguments.image_format)
-    print(f"{arguments.rows} rows of {len(tasks)} tasks, {world.size} px, seed {arguments.seed}")
+    print(f"{arguments.rows} rows of {len(set(tasks))} tasks, {world.size} px, seed {arguments.seed}")
     print(f"manifest: {arguments.output}/{MANIFEST_NAME}")
     return exit_codes.OK
+
+
+def turns_of(text: str) -> list[str]:
+    """``edit=2,depth`` as [edit, edit, depth]. Raises ConfigError."""
+    turns = []
+    for entry in text.split(","):
+        name, equals, number = entry.partition("=")
+        if equals and not (number.isascii() and number.isdecimal() and 1 <= int(number) <= 1000):
+            raise ConfigError(f"--tasks {entry!r}: must be NAME or NAME=TURNS, with 1 to 1000 turns")
+        turns += [name] * (int(number) if equals else 1)
+    return turns
 
 
 def _parser() -> Parser:
@@ -45,7 +56,9 @@ def _parser() -> Parser:
     parser.add_argument("--seed", metavar="INTEGER", type=int, default=0, help="of all samples (default: 0)")
     parser.add_argument("--size", metavar="PIXELS", type=int, default=64, help="side of a picture (default: 64)")
     parser.add_argument("--preset", metavar="{small,full}", default="small", help="which world (default: small)")
-    parser.add_argument("--tasks", metavar="NAMES", help="with commas between them (default: all of the world)")
+    parser.add_argument(
+        "--tasks", metavar="NAMES", help="with commas between them, edit=2 for two turns (default: all)"
+    )
     parser.add_argument(
         "--image-format", metavar="{png,webp,jpeg}", default="png", help="of the pictures (default: png)"
     )

@@ -132,13 +132,13 @@ def _own(name: str, modules: dict[str, Path]) -> str | None:
 
 
 def test_diffusers_lends_the_autoencoder_and_nothing_of_the_transformer() -> None:
-    """Its transformer is the tests' reference. The tiny checkpoint is written with diffusers' own classes."""
+    """Its transformer is the tests' reference. The tiny checkpoint is written with its own classes."""
     users = {
         module
         for module, path in modules_of(ROOT).items()
         if any(is_below(name, "diffusers") for name in names_imported(module, path))
     }
-    assert users == {"omnigen_actor.model.vae", "omnigen_actor.checkpoint.tiny"}
+    assert users == {"omnigen_actor.model.vae", "omnigen_actor.checkpoint.tiny", "omnigen_actor.training.mini"}
 
 
 def test_every_import_keeps_to_the_layers() -> None:

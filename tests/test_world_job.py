@@ -31,9 +31,19 @@ def test_options_choose_the_world_its_size_its_tasks_and_the_seed(tmp_path: Path
     assert (tmp_path / "images/canny/000001-output.webp").is_file()
 
 
+def test_a_task_may_have_several_turns_with_samples_of_their_own(tmp_path: Path) -> None:
+    assert world.main([str(tmp_path), "--rows", "6", "--tasks", "edit=2,depth"]) == exit_codes.OK
+    rows = [json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == [
+        "edit-000000", "edit-000001", "depth-000000", "edit-000002", "edit-000003", "depth-000001",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--tasks", "edit=0"], "edit=0"),
+        (["--tasks", "edit=x"], "edit=x"),
         (["--preset", "huge"], "--preset huge: must be one of small, full"),
         (["--size", "96"], "size=96"),
         (["--rows", "0"], "rows=0"),

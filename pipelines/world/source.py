@@ -44,10 +44,14 @@ class Row:
 
 
 def rows(world: World, tasks: Sequence[str], num_rows: int, seed: int, image_format: str = "png") -> Iterator[Row]:
-    """The first ``num_rows`` rows, one task after the other in turn: more rows begin with the same ones."""
+    """The first ``num_rows`` rows, one task after the other in turn: more rows begin with the same ones.
+
+    A task that is named several times has that many turns, with different samples.
+    """
     for number in range(num_rows):
-        index, turn = divmod(number, len(tasks))
+        turns, turn = divmod(number, len(tasks))
         task = tasks[turn]
+        index = turns * tasks.count(task) + tasks[:turn].count(task)
         sample = make_sample(world, task, seed, index)
         stem, extension = f"images/{task}/{index:06d}", EXTENSIONS[image_format]
         yield Row(
