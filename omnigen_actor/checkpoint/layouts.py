@@ -23,6 +23,16 @@ MODEL_INDEX, CONFIG, SCHEDULER_CONFIG = "model_index.json", "config.json", "sche
 TOKENIZER_FILE = "tokenizer.json"
 ORIGINAL_STEM, DIFFUSERS_STEM = "model", "diffusion_pytorch_model"
 
+PIPELINE = {
+    "_class_name": "OmniGenPipeline",
+    "_diffusers_version": "0.36.0",
+    "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+    "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+    "transformer": ["diffusers", "OmniGenTransformer2DModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+"""model_index.json of a checkpoint in diffusers' layout."""
+
 _SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "num_layers", "vocab_size",
           "in_channels", "patch_size", "pos_embed_max_size", "time_step_dim", "max_position_embeddings",
           "original_max_position_embeddings")  # fmt: skip

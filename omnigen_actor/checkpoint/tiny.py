@@ -12,7 +12,15 @@ from typing import Any
 
 import torch
 
-from omnigen_actor.checkpoint.layouts import DIFFUSERS_STEM, ORIGINAL_STEM, SCHEDULER, TOKENIZER, TRANSFORMER, VAE
+from omnigen_actor.checkpoint.layouts import (
+    DIFFUSERS_STEM,
+    ORIGINAL_STEM,
+    PIPELINE,
+    SCHEDULER,
+    TOKENIZER,
+    TRANSFORMER,
+    VAE,
+)
 from omnigen_actor.checkpoint.rewriting import split_into_shards, write_original_layout
 from omnigen_actor.model.prompt import DEFAULT_NEGATIVE_PROMPT
 from omnigen_actor.tasks import TASKS
@@ -43,7 +51,7 @@ def write_tiny_checkpoint(folder: Path, seed: int = 0, **changes: Any) -> None:
     scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, invert_sigmas=True, shift=1.0)
     scheduler.save_pretrained(folder / SCHEDULER)
     _write_tokenizer(folder / TOKENIZER)
-    (folder / "model_index.json").write_text(json.dumps(_MODEL_INDEX, indent=2) + "\n", encoding="utf-8")
+    (folder / "model_index.json").write_text(json.dumps(PIPELINE, indent=2) + "\n", encoding="utf-8")
 
 
 def write_tiny_original(folder: Path, seed: int = 0, **changes: Any) -> None:
@@ -123,13 +131,4 @@ _VAE: dict[str, Any] = {
     "sample_size": 1024,
     "scaling_factor": 0.13025,
     "mid_block_add_attention": False,
-}
-
-_MODEL_INDEX = {
-    "_class_name": "OmniGenPipeline",
-    "_diffusers_version": "0.36.0",
-    "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
-    "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
-    "transformer": ["diffusers", "OmniGenTransformer2DModel"],
-    "vae": ["diffusers", "AutoencoderKL"],
 }

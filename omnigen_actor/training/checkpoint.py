@@ -15,7 +15,17 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from omnigen_actor.checkpoint.layouts import CONFIG, DIFFUSERS_STEM, SCHEDULER, TOKENIZER, TRANSFORMER, VAE, Checkpoint
+from omnigen_actor.checkpoint.layouts import (
+    CONFIG,
+    DIFFUSERS_STEM,
+    MODEL_INDEX,
+    PIPELINE,
+    SCHEDULER,
+    TOKENIZER,
+    TRANSFORMER,
+    VAE,
+    Checkpoint,
+)
 
 SPECIAL_TOKENS = (
     "<unk>", "<s>", "</s>", "<|user|>", "<|end|>", "<|assistant|>", "<|diffusion|>", "<img>", "</img>", "<cfg>",
@@ -27,15 +37,6 @@ _TOKENIZER_FILES = (
 """In the original layout they lie beside the weights."""
 
 PUNCTUATION = (".", ",", ":", ";", "?", "!", "-", "'", '"', "(", ")")
-
-_MODEL_INDEX = {
-    "_class_name": "OmniGenPipeline",
-    "_diffusers_version": "0.36.0",
-    "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
-    "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
-    "transformer": ["diffusers", "OmniGenTransformer2DModel"],
-    "vae": ["diffusers", "AutoencoderKL"],
-}
 
 
 def write_transformer(
@@ -87,7 +88,7 @@ def write_rest(folder: Path) -> None:
         "shift": 1.0,
     }
     _write_json(folder / SCHEDULER / "scheduler_config.json", scheduler)
-    _write_json(folder / "model_index.json", _MODEL_INDEX)
+    _write_json(folder / MODEL_INDEX, PIPELINE)
 
 
 def copy_rest(checkpoint: Checkpoint, folder: Path) -> None:
