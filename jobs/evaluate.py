@@ -14,8 +14,9 @@ from pathlib import Path
 from jobs import exit_codes
 from jobs.options import Parser
 from omnigen_actor import uri
-from omnigen_actor.errors import ConfigError
+from omnigen_actor.errors import ConfigError, OutputError
 from pipelines.config import GenerationConfig, RunConfig, WorkerConfig
+from pipelines.locations import locate
 from pipelines.world.evaluation import GENERATED, Gate, Questions, lines, read_gates, score_all
 from pipelines.world.presets import PRESETS
 from pipelines.world.samples import TASKS_OF_THE_WORLD, check_tasks
@@ -63,7 +64,7 @@ def _evaluate(arguments: Namespace) -> int:
         variants=GENERATED[:1] if arguments.only_right else GENERATED,
     )
     gates = _gates(arguments.gates)
-    output = uri.resolve(arguments.output, str(Path.cwd()))
+    output = locate(arguments.output, OutputError, "output ")
     model_sha256 = _generate(questions, output, arguments)
     table = score_all(questions, uri.join(output, "store"), _ceilings(questions, arguments.model))
     told = {"model_sha256": model_sha256, "settings": _settings(arguments), "tasks": table}

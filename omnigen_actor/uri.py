@@ -83,22 +83,27 @@ def write_bytes(uri: str, data: bytes, *, timeout_s: float = DEFAULT_TIMEOUT_S, 
 
     File systems that are neither (sftp, hdfs) get a plain write. `timeout_s` bounds all tries together.
     """
-    try:
+    with _writing_to(uri):
         if is_local(uri):
             _local("write", uri, lambda path: _write_local(path, data))
         else:
             _retry("write", uri, lambda left_s: remote.write(uri, data, left_s), timeout_s, retries)
-    except UriNotFound:
-        raise UriFailed(f"cannot write {redact(uri)}: its bucket or folder does not exist") from None
 
 
 def write_file(uri: str, path: Path) -> None:
     """Write a local file, of any size, whole or not at all. Raises UriFailed."""
-    try:
+    with _writing_to(uri):
         if is_local(uri):
             _local("write", uri, lambda target: _copy_local(target, path))
         else:
             _retry("write", uri, lambda left_s: remote.write_file(uri, path, left_s), None)
+
+
+@contextlib.contextmanager
+def _writing_to(uri: str) -> Iterator[None]:
+    """Say of a write that found nothing there what is missing."""
+    try:
+        yield
     except UriNotFound:
         raise UriFailed(f"cannot write {redact(uri)}: its bucket or folder does not exist") from None
 

@@ -25,6 +25,7 @@ from pipelines.engine_use import read_engine_use
 from pipelines.fetch import FetchImages
 from pipelines.ledger import Ledger
 from pipelines.levels import AwaitMarks, Level, Progress
+from pipelines.locations import locate
 from pipelines.manifest import open_manifest
 from pipelines.plan import PlanSummary, stage_plan
 from pipelines.planned import CheckRows, ReadPlan
@@ -119,10 +120,7 @@ class _Job:
 
 def _check_start(config: RunConfig, output: str) -> tuple[str, str]:
     """The model's sha256 and the absolute output, once both are known to be good. Raises StartupError."""
-    try:
-        store_root = uri.resolve(output, str(Path.cwd()))
-    except ValueError as error:
-        raise OutputError(f"output {uri.redact(output)!r}: {error}") from None
+    store_root = locate(output, OutputError, "output ")
     model_sha256 = verify_model(config.model, config.engine.adapters)
     store.check_writable(store_root)
     return model_sha256, store_root
@@ -131,12 +129,7 @@ def _check_start(config: RunConfig, output: str) -> tuple[str, str]:
 def _image_root(config: RunConfig, default: str) -> str:
     """Where relative image references start, as an absolute path or URI. Raises ConfigError."""
     root = config.inputs.image_root
-    if root is None:
-        return default
-    try:
-        return uri.resolve(root, str(Path.cwd()))
-    except ValueError as error:
-        raise ConfigError(f"image_root={uri.redact(root)!r}: {error}") from None
+    return default if root is None else locate(root, ConfigError, "image_root=")
 
 
 def _generate(planned: Dataset, job: _Job, *, fill_batches: bool = False) -> Dataset:

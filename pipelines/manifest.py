@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from omnigen_actor import schema, uri
 from omnigen_actor.errors import ManifestError
 from omnigen_actor.tasks import DEFAULT_TASKS, TaskTable
 from pipelines import x2i
+from pipelines.locations import locate
 from pipelines.table import Table, open_table
 
 Manifest = Table
@@ -24,11 +24,7 @@ def open_manifest(manifest_uri: str, tasks: TaskTable = DEFAULT_TASKS) -> Manife
     for what makes the whole manifest unusable: missing, unreadable, of unknown extension, without rows, or without the
     required columns.
     """
-    try:
-        location = uri.resolve(manifest_uri, str(Path.cwd()))
-    except ValueError as error:
-        raise ManifestError(f"manifest {uri.redact(manifest_uri)!r}: {error}") from None
-    manifest = open_table(location)
+    manifest = open_table(locate(manifest_uri, ManifestError, "manifest "))
     found = manifest.schema.names
     if x2i.is_x2i(manifest.schema):
         table_schema, read = x2i.adopt(manifest.schema, manifest.read, tasks)

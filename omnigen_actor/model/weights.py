@@ -26,7 +26,7 @@ Edit = Callable[[Tensor], None]
 """Changes a whole tensor in place, in fp32, before it is rounded to its final dtype."""
 
 _BUFFER_BYTES = 16 << 20
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 @dataclass(slots=True)
@@ -150,13 +150,13 @@ class _FileReader:
             if file.read(len(header.raw)) != header.raw:
                 raise ModelError(f"{self._label}: {short(path)} changed while it was read")
             for i, (entry, first, num_elements) in enumerate(_split(header)):
-                chunk = self._buffers[i % 2][: num_elements * _DTYPES[entry.dtype].itemsize]
+                chunk = self._buffers[i % 2][: num_elements * DTYPES[entry.dtype].itemsize]
                 data = chunk.numpy().data
                 self._fill(path, file, data)
                 if hashed:
                     hashed.result()
                 hashed = hasher.submit(digest.update, data)
-                yield entry, first, chunk.view(_DTYPES[entry.dtype])
+                yield entry, first, chunk.view(DTYPES[entry.dtype])
         self.sha256 = digest.hexdigest()
 
     def _fill(self, path: Path, file: FileIO, data: memoryview) -> None:
@@ -172,6 +172,6 @@ class _FileReader:
 def _split(header: Header) -> Iterator[tuple[TensorEntry, int, int]]:
     """(tensor, first element, number of elements) of pieces that fit a buffer."""
     for entry in header.tensors:
-        size = _BUFFER_BYTES // _DTYPES[entry.dtype].itemsize
+        size = _BUFFER_BYTES // DTYPES[entry.dtype].itemsize
         for first in range(0, entry.num_elements, size):
             yield entry, first, min(size, entry.num_elements - first)

@@ -12,13 +12,10 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from omnigen_actor.checkpoint.layouts import CONFIG
 from omnigen_actor.checkpoint.opening import open_checkpoint
-from omnigen_actor.checkpoint.reading import read_json
 from omnigen_actor.errors import ErrorKind, Stage
 from omnigen_actor.model.loading import pick_device
 from omnigen_actor.model.vae import Vae
-from omnigen_actor.model.weights import read_weights
 from omnigen_actor.schema import FETCHED, PREPARED
 
 _KEPT = ("id", "sample", "row_hash", "error_kind", "error_stage", "error", "task", "prompt")
@@ -29,11 +26,7 @@ class EncodeExamples:
 
     def __init__(self, model: str, device: str = "auto", cpu_threads: int = 1) -> None:
         torch.set_num_threads(cpu_threads)
-        checkpoint = open_checkpoint(model)
-        place = pick_device(device)
-        weights = read_weights(checkpoint.label, checkpoint.vae_files, place, torch.float32)
-        config = read_json(checkpoint.label, checkpoint.vae / CONFIG)
-        self._vae = Vae.build(config, weights.tensors, place, torch.float32)
+        self._vae = Vae.load(open_checkpoint(model).vae, pick_device(device))
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """One row for one row, in order; a row with an error has no latents."""

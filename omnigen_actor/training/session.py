@@ -17,8 +17,8 @@ from omnigen_actor.checkpoint.headers import read_header
 from omnigen_actor.checkpoint.opening import Checkpoint, open_checkpoint
 from omnigen_actor.checkpoint.tensors import diffusers_places
 from omnigen_actor.model.loading import load_tokenizer, pick_device, pick_dtype
-from omnigen_actor.model.prompt import Segment, Tokenize, segments
-from omnigen_actor.model.weights import read_weights
+from omnigen_actor.model.prompt import segments
+from omnigen_actor.model.weights import DTYPES, read_weights
 from omnigen_actor.training.checkpoint import copy_rest, write_transformer
 from omnigen_actor.training.encoding import read_latents
 from omnigen_actor.training.flow import Example
@@ -99,23 +99,16 @@ class Session:
 
     def _example(self, row: Row) -> Example:
         latents = read_latents(dict(row))
-        prompt = prompt_segments(row["prompt"], self._tokenize)
-        return Example(segments=prompt, inputs=tuple(latents[:-1]), target=latents[-1])
+        return Example(segments=segments(row["prompt"], self._tokenize), inputs=tuple(latents[:-1]), target=latents[-1])
 
     def _precision(self) -> torch.autocast:
         is_half = self._dtype == torch.bfloat16
         return torch.autocast(self._device.type, torch.bfloat16, enabled=is_half)
 
 
-def prompt_segments(prompt: str, tokenize: Tokenize) -> tuple[Segment, ...]:
-    """The segments of a prepared row's prompt."""
-    return segments(prompt, tokenize)
-
-
 def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
     """The dtype of a checkpoint's files."""
-    names = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-    return names[read_header(checkpoint.label, checkpoint.transformer_files[0]).tensors[0].dtype]
+    return DTYPES[read_header(checkpoint.label, checkpoint.transformer_files[0]).tensors[0].dtype]
 
 
 def open_network(checkpoint: Checkpoint, *, saves_memory: bool = False) -> Network:

@@ -45,6 +45,7 @@ class PreparedSets:
     held_out: Prepared
     failed: dict[str, int]
     examples: dict[str, str]
+    made_of: dict[str, Any]
 
 
 def prepare(source: TrainingSet, folder: str, config: FinetuneConfig, model_sha256: str) -> PreparedSets:
@@ -54,9 +55,9 @@ def prepare(source: TrainingSet, folder: str, config: FinetuneConfig, model_sha2
     """
     rows = list(source.batches())
     made_of = {**_made_of(source, config, model_sha256), "rows": _digest(rows)}
-    found = {split: prepared.read_index(uri.join(folder, split)) for split in (TRAIN, HELD_OUT)}
-    if all(one and one[1].get("made_of") == made_of for one in found.values()):
-        return _sets(folder)
+    there = _read_sets(folder)
+    if there and there.made_of == made_of:
+        return there
     parts: dict[str, dict[str, int]] = {TRAIN: {}, HELD_OUT: {}}
     failed: Counter[str] = Counter()
     examples: dict[str, str] = {}
@@ -70,7 +71,9 @@ def prepare(source: TrainingSet, folder: str, config: FinetuneConfig, model_sha2
     told = {"made_of": made_of, "failed": dict(failed), "examples": examples}
     for split, listed in parts.items():
         prepared.write_index(uri.join(folder, split), listed, told)
-    return _sets(folder)
+    written = _read_sets(folder)
+    assert written, "both indices were just written"
+    return written
 
 
 def _made_of(source: TrainingSet, config: FinetuneConfig, model_sha256: str) -> dict[str, Any]:
@@ -92,14 +95,12 @@ def _digest(tables: Sequence[pa.Table]) -> str:
     return digest.hexdigest()
 
 
-def _sets(folder: str) -> PreparedSets:
-    sets = {split: prepared.read_index(uri.join(folder, split)) for split in (TRAIN, HELD_OUT)}
-    train, held_out = sets[TRAIN], sets[HELD_OUT]
-    assert train, "the index was just written"
-    assert held_out, "the index was just written"
-    return PreparedSets(
-        train=train[0], held_out=held_out[0], failed=train[1].get("failed", {}), examples=train[1].get("examples", {})
-    )
+def _read_sets(folder: str) -> PreparedSets | None:
+    """What is in ``folder``, or None unless both sets of one preparation are whole."""
+    train, held_out = (prepared.read_index(uri.join(folder, split)) for split in (TRAIN, HELD_OUT))
+    if not train or not held_out or train[1] != held_out[1]:
+        return None
+    return PreparedSets(train=train[0], held_out=held_out[0], **train[1])
 
 
 def _check(parts: dict[str, dict[str, int]], failed: Counter[str], examples: dict[str, str], max_failed: float) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from omnigen_actor import store, uri
@@ -18,6 +17,7 @@ from pipelines.finetune.loop import LoopSpec, run_worker
 from pipelines.finetune.prepare import PreparedSets, prepare
 from pipelines.finetune.progress import TrainingFolder
 from pipelines.finetune.sources import TrainingSet
+from pipelines.locations import locate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ def finetune(data: str, output: str, config: FinetuneConfig) -> Finetuned:
 
     Raises StartupError before a step is made, for what can't work.
     """
-    folder = TrainingFolder(_resolved(output))
+    folder = TrainingFolder(locate(output, OutputError, "output "))
     store.check_writable(folder.root)
     model_sha256 = verify_model(config.model)
     folder.bind(_made_with(data, config, model_sha256))
@@ -53,13 +53,6 @@ def finetune(data: str, output: str, config: FinetuneConfig) -> Finetuned:
         failed=sets.failed,
         log=tuple(folder.log()),
     )
-
-
-def _resolved(output: str) -> str:
-    try:
-        return uri.resolve(output, str(Path.cwd()))
-    except ValueError as error:
-        raise OutputError(f"output {uri.redact(output)!r}: {error}") from None
 
 
 def _made_with(data: str, config: FinetuneConfig, model_sha256: str) -> dict[str, Any]:

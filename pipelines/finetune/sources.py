@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from omnigen_actor import schema, store, uri
-from omnigen_actor.errors import ErrorKind, ManifestError, RowError, Stage
+from omnigen_actor.errors import ConfigError, ErrorKind, ManifestError, RowError, Stage
 from omnigen_actor.images import EXTENSIONS
 from omnigen_actor.tasks import DEFAULT_TASKS, TaskTable
 from pipelines import references, values
 from pipelines.check import check_table
 from pipelines.config import GenerationConfig
 from pipelines.ledger import Ledger
+from pipelines.locations import locate
 from pipelines.manifest import open_manifest
 from pipelines.rows import resolve_uris
 
@@ -37,10 +37,7 @@ class TrainingSet:
 
     def batches(self) -> Iterator[pa.Table]:
         """Tables of the schema PLAN; a row that can't be an example carries its error. Raises ManifestError."""
-        try:
-            location = uri.resolve(self.uri, str(Path.cwd()))
-        except ValueError as error:
-            raise ManifestError(f"{uri.redact(self.uri)!r}: {error}") from None
+        location = locate(self.uri, ManifestError)
         if uri.exists(uri.join(location, store.RUN_KEY)):
             yield from _of_store(location, self._root(location))
         else:
@@ -59,7 +56,7 @@ class TrainingSet:
             yield _with_targets(planned, target, root)
 
     def _root(self, default: str) -> str:
-        return uri.resolve(self.image_root, str(Path.cwd())) if self.image_root else default
+        return default if self.image_root is None else locate(self.image_root, ConfigError, "image_root=")
 
 
 def _with_targets(planned: pa.Table, target: str, root: str) -> pa.Table:

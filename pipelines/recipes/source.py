@@ -8,13 +8,14 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import pyarrow as pa
 
 from omnigen_actor import schema, uri
 from omnigen_actor.errors import ManifestError
 from pipelines import values
+from pipelines.locations import locate
 from pipelines.recipes.filling import SourceRow
 from pipelines.recipes.templates import is_blank
 from pipelines.source import reading
@@ -42,10 +43,7 @@ def open_source(source_uri: str) -> Source:
     """Open a table as a manifest may be one, or a folder of images: a row each, with ``id``, its name without the
     ending, ``image``, and ``caption`` where a .txt of the same name lies beside it. Raises ManifestError.
     """
-    try:
-        location = uri.resolve(source_uri, str(Path.cwd()))
-    except ValueError as error:
-        raise ManifestError(f"{uri.redact(source_uri)!r}: {error}") from None
+    location = locate(source_uri, ManifestError)
     with reading(location):
         names = [] if is_table_file(location) else _images_below(location)
     return _of_images(location, names) if names else _of_table(open_table(location))

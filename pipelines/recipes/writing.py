@@ -12,6 +12,7 @@ from typing import BinaryIO, cast
 
 from omnigen_actor import uri
 from omnigen_actor.errors import ManifestError, OutputError
+from pipelines.locations import locate
 from pipelines.sweeps import Cells
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
@@ -19,10 +20,7 @@ SUFFIXES = (".jsonl", ".jsonl.gz")
 
 def manifest_location(manifest_uri: str) -> str:
     """Where a manifest is to be written, absolute. Raises OutputError for a name that is not JSON lines."""
-    try:
-        location = uri.resolve(manifest_uri, str(Path.cwd()))
-    except ValueError as error:
-        raise OutputError(f"manifest {uri.redact(manifest_uri)!r}: {error}") from None
+    location = locate(manifest_uri, OutputError, "manifest ")
     if not uri.redact(location).endswith(SUFFIXES):
         raise OutputError(f"manifest {uri.redact(location)}: its name must end in {' or '.join(SUFFIXES)}")
     return location
