@@ -3,16 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-TINY_MODEL := out/tiny-model
 DEMO := out/demo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test check bench clean
 
-# The example rows on a random model of a few megabytes: the path is the real one, the pictures are noise.
-demo: $(TINY_MODEL)/model_index.json
-	$(BIN)/python -m jobs.generate examples/manifest.jsonl $(DEMO) --model $(TINY_MODEL) \
-		--width 256 --height 256 --max-input-image-size 256 --steps 8
+# Drawn scenes, photographs and a chain on the small trained model of the package, from nothing each time.
+demo: $(READY)
+	rm -rf $(DEMO)
+	$(BIN)/python -m jobs.generate examples/demo/manifest.jsonl $(DEMO) --config examples/demo.yaml
+	$(BIN)/python examples/contact_sheet.py $(DEMO) $(DEMO)/sheet.png --rows 40 --base-folder examples/demo
 
 test: $(READY)
 	$(BIN)/python -m tests.servers.install
@@ -29,12 +29,7 @@ bench: $(READY)
 
 # Removes what these targets made, and nothing else under out/.
 clean:
-	rm -rf $(VENV) $(TINY_MODEL) $(DEMO) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
-
-# The index is written last, so its presence means a whole checkpoint. Images of an older one are not continued.
-$(TINY_MODEL)/model_index.json: omnigen_actor/checkpoint/tiny.py | $(READY)
-	rm -rf $(DEMO)
-	$(BIN)/python -m jobs.tiny_model $(TINY_MODEL)
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python3 3.11 or newer is needed, this is " + sys.version)'

@@ -17,7 +17,7 @@ from omnigen_actor import uri
 from omnigen_actor.errors import ConfigError, OutputError
 from pipelines.config import GenerationConfig, RunConfig, WorkerConfig
 from pipelines.locations import locate
-from pipelines.world.evaluation import GENERATED, Gate, Questions, lines, read_gates, score_all
+from pipelines.world.evaluation import GENERATED, Gates, Questions, lines, read_gates, score_all
 from pipelines.world.presets import PRESETS
 from pipelines.world.samples import TASKS_OF_THE_WORLD, check_tasks
 from pipelines.world.shapes import Array
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parse(argv: list[str]) -> Namespace:
     parser = Parser(prog="python -m jobs.evaluate", description=DESCRIPTION)
-    parser.add_argument("model", metavar="MODEL", help="hub id, folder or URI of a checkpoint")
+    parser.add_argument("model", metavar="MODEL", help="hub id, folder or URI of a checkpoint, or mini")
     parser.add_argument("output", metavar="OUTPUT", help="folder or URI for the pictures and evaluation.json")
     parser.add_argument("--samples", type=int, default=100, metavar="INTEGER", help="samples of each task (100)")
     parser.add_argument("--seed", type=int, default=1_000_000, metavar="INTEGER", help="apart from any training's")
@@ -63,27 +63,35 @@ def _evaluate(arguments: Namespace) -> int:
         seed=arguments.seed,
         variants=GENERATED[:1] if arguments.only_right else GENERATED,
     )
-    gates = _gates(arguments.gates)
+    gates = _gates(arguments.gates, arguments.model)
     output = locate(arguments.output, OutputError, "output ")
     model_sha256 = _generate(questions, output, arguments)
     table = score_all(questions, uri.join(output, "store"), _ceilings(questions, arguments.model))
     told = {"model_sha256": model_sha256, "settings": _settings(arguments), "tasks": table}
     uri.write_bytes(uri.join(output, "evaluation.json"), (json.dumps(told, indent=1) + "\n").encode())
     print("\n".join(lines(table, METRICS)))
-    missed = [gate for gate in gates if not gate.is_met(table)]
+    missed = [gate for gate in gates.gates if not gate.is_met(table)]
     for gate in missed:
-        found = table[gate.task][gate.variant][gate.metric]["mean"]
-        print(f"missed: {gate.task} {gate.metric} is {found:.3f}, and must reach {gate.bound}")
+        print(f"missed: {gate.complaint(table)}")
     return exit_codes.ROWS_FAILED if missed else exit_codes.OK
 
 
-def _gates(path: str | None) -> list[Gate]:
+def _gates(path: str | None, model: str) -> Gates:
+    """The gates of a file, which may be for one model alone. Raises ConfigError."""
     if path is None:
-        return []
+        return Gates()
+    from omnigen_actor.engines import verify_model
+
     try:
-        return read_gates(Path(path).read_text(encoding="utf-8"))
+        gates = read_gates(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"gates {path}: {error}") from None
+    if gates.model_sha256 is not None and gates.model_sha256 != (found := verify_model(model)):
+        raise ConfigError(
+            f"gates {path} are for the model of sha256 {gates.model_sha256}, and {uri.redact(model)!r} has {found}: "
+            "measure it without gates, or write gates for it"
+        )
+    return gates
 
 
 def _settings(arguments: Namespace) -> dict[str, object]:

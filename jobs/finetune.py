@@ -39,8 +39,8 @@ def account(done: Finetuned) -> list[str]:
 
 
 def _losses(entry: dict[str, float]) -> str:
-    held_out = f", held out {entry['held_out_loss']:.4f}" if "held_out_loss" in entry else ""
-    return f"loss {entry['loss']:.4f}{held_out}"
+    told = {"loss": entry.get("loss"), "held out": entry.get("held_out_loss")}
+    return ", ".join(f"{name} {value:.4f}" for name, value in told.items() if value is not None)
 
 
 if __name__ == "__main__":

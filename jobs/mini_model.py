@@ -1,6 +1,6 @@
 """The mini model, part by part: trains its autoencoder on the drawn world, and writes the checkpoint to train further.
 
-python -m jobs.mini_model OUTPUT [--autoencoder-steps 9000] [--seed 0]
+python -m jobs.mini_model OUTPUT [--autoencoder-steps 9000] [--size 64] [--preset small] [--seed 0]
 
 Writes OUTPUT/vae, and OUTPUT/untrained, a checkpoint that ``jobs.finetune`` trains. Cut off, it goes on.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 from jobs import exit_codes
@@ -29,6 +30,7 @@ def _parse(argv: list[str]) -> Namespace:
     parser.add_argument("output", metavar="OUTPUT", type=Path, help="folder; an earlier training there is continued")
     parser.add_argument("--autoencoder-steps", type=int, default=9000, metavar="INTEGER", help="steps (9000)")
     parser.add_argument("--preset", default="small", choices=tuple(PRESETS), help="which world (small)")
+    parser.add_argument("--size", type=int, default=64, metavar="INTEGER", help="side of a picture: 64 or 128")
     parser.add_argument("--hidden-size", type=int, default=192, metavar="INTEGER", help="of the transformer (192)")
     parser.add_argument("--layers", type=int, default=6, metavar="INTEGER", help="of the transformer (6)")
     parser.add_argument("--seed", type=int, default=0, metavar="INTEGER", help="of all weights (0)")
@@ -61,7 +63,7 @@ def _train_autoencoder(arguments: Namespace) -> None:
     from omnigen_actor.training.autoencoder_run import train_autoencoder
     from pipelines.world.album import pictures
 
-    world = PRESETS[arguments.preset]
+    world = replace(PRESETS[arguments.preset], size=arguments.size)
     train_autoencoder(
         arguments.output,
         AutoencoderRecipe(num_steps=arguments.autoencoder_steps, seed=arguments.seed),

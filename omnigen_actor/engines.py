@@ -2,7 +2,7 @@
 
 fake, fake:0.05          FakeEngine, with the seconds that each image takes
 package.module:Class     anyone's engine, called as Class(device=…, dtype=…, cpu_threads=…): it gets no other setting
-anything else            OmniGenEngine on a checkpoint: hub id, folder or URI
+anything else            OmniGenEngine on a checkpoint: hub id, folder or URI, or mini, which the package brings
 """
 
 from __future__ import annotations

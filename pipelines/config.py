@@ -189,7 +189,7 @@ class EngineConfig(Checked):
 class RunConfig(Checked):
     """Everything that a run needs to know."""
 
-    model: str = option("Shitao/OmniGen-v1-diffusers", "hub id, folder or URI of a checkpoint, or fake")
+    model: str = option("Shitao/OmniGen-v1-diffusers", "hub id, folder or URI of a checkpoint; mini: the small trained one of the package; fake: none")
     tasks: tuple[str, ...] = option(
         (), "tasks of your own: a YAML file or package.module:NAME; give the option once for each"
     )

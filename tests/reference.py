@@ -59,7 +59,8 @@ class Reference:
         groups = [inputs] if batched else [[one] for one in inputs]
         calls = [self.collate(group, height, width) for group in groups]
         latents = [self.encode(call["input_pixel_values"]) for call in calls]
-        return Prepared(initial_noise(request.seed, height, width)[None], calls, latents)
+        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return Prepared(initial_noise(request.seed, height, width, factor)[None], calls, latents)
 
     @torch.no_grad()
     def denoise(self, request: Request, prepared: Prepared) -> Tensor:
@@ -115,10 +116,10 @@ def guide(request: Request, v: Sequence[Tensor]) -> Tensor:
     return v[1] + request.img_guidance_scale * (v[2] - v[1]) + request.guidance_scale * (v[0] - v[2])
 
 
-def initial_noise(seed: int, height: int, width: int) -> Tensor:
-    """fp32 noise of a row, drawn on the CPU."""
+def initial_noise(seed: int, height: int, width: int, factor: int = 8) -> Tensor:
+    """fp32 noise of a row, drawn on the CPU, for an autoencoder of that factor."""
     generator = torch.Generator("cpu").manual_seed(seed)
-    return torch.randn(4, height // 8, width // 8, generator=generator)
+    return torch.randn(4, height // factor, width // factor, generator=generator)
 
 
 def to_tensor(image: Image.Image) -> Tensor:

@@ -11,7 +11,7 @@ import pyarrow.json
 import pytest
 from PIL import Image
 
-from examples import degrade
+from examples import degrade, draw_demo
 from omnigen_actor import images
 from pipelines import references
 from pipelines.check import check_table
@@ -19,6 +19,7 @@ from pipelines.config import GenerationConfig, InputConfig
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 MANIFEST = EXAMPLES / "manifest.jsonl"
+DEMO = EXAMPLES / "demo"
 PHOTOS = sorted((EXAMPLES / "photos").iterdir())
 
 
@@ -118,3 +119,40 @@ def test_a_degraded_photograph_is_what_its_script_makes(name: str) -> None:
 
 def readme() -> str:
     return (EXAMPLES / "README.md").read_text(encoding="utf-8")
+
+
+# --- the demo ---
+
+
+def demo_rows() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (DEMO / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_demo_is_what_its_script_makes() -> None:
+    made = draw_demo.demo()
+    assert sorted(made) == sorted(path.name for path in DEMO.iterdir())
+    assert made["manifest.jsonl"] == (DEMO / "manifest.jsonl").read_bytes()
+    for name in sorted(set(made) - {"manifest.jsonl"}):  # other versions of Pillow and zlib pack them otherwise
+        ours, theirs = (np.asarray(images.decode(data, max_pixels=2**20)) for data in (made[name], read(name)))
+        assert np.abs(ours.astype(int) - theirs).max() <= 1, name
+
+
+def read(name: str) -> bytes:
+    return (DEMO / name).read_bytes()
+
+
+def test_the_demo_has_scenes_photographs_and_a_chain() -> None:
+    rows = demo_rows()
+    assert len({row["task"] for row in rows}) >= 8
+    assert sum(row["source"].startswith("photos/") for row in rows) >= 4
+    chain = [row for row in rows if row["id"].startswith("chain-")]
+    assert [row["task"] for row in chain] == ["text_to_image", "canny", "condition", "edit"]
+    assert [row["images"] for row in chain[1:]] == [[f"row:{row['id']}"] for row in chain[:-1]]
+
+
+def test_every_row_of_the_demo_passes_the_check_and_is_small() -> None:
+    table = check_table(pyarrow.json.read_json(DEMO / "manifest.jsonl"), GenerationConfig(), str(DEMO))
+    assert table["error"].null_count == table.num_rows == len(demo_rows())
+    for path in DEMO.glob("*.png"):
+        with Image.open(path) as picture:
+            assert picture.size == (draw_demo.SIDE, draw_demo.SIDE)

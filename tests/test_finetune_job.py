@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image, ImageChops
 from safetensors.torch import load_file
 
 from jobs import exit_codes, finetune
@@ -30,7 +31,9 @@ OPTIONS = {
     "validate-every": 4,
     "save-every": 4,
     "max-image-size": 64,
+    "sample-every": 0,
 }
+DRAWS = ("--sample-every", "8", "--num-samples", "2")
 STEPS = 12
 
 
@@ -57,9 +60,9 @@ def train(data: Path, output: Path, model: Path, *more: str) -> int:
 
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """A training that nothing disturbed."""
+    """A training that nothing disturbed, and that draws."""
     output = tmp_path_factory.mktemp("trained")
-    assert train(data, output, tiny_model, "--steps", str(STEPS), "--max-failed", "5") == exit_codes.OK
+    assert train(data, output, tiny_model, "--steps", str(STEPS), "--max-failed", "5", *DRAWS) == exit_codes.OK
     return output
 
 
@@ -97,12 +100,24 @@ def test_a_training_lowers_the_loss_on_rows_it_never_saw_and_its_result_loads(
     assert "another training" in capsys.readouterr().err
 
 
+def test_a_training_draws_held_out_examples_as_it_goes(trained: Path) -> None:
+    rows = json.loads((trained / "samples" / "rows.json").read_text())
+    assert len({row["task"] for row in rows}) == len(rows) == 2
+    sheets = {path.name: Image.open(path) for path in (trained / "samples").glob("*.png")}
+    assert sorted(sheets) == ["step-00000008.png", "step-00000012.png"]
+    first, last = (sheets[name].convert("RGB") for name in sorted(sheets))
+    assert first.size == last.size == (3 * 72 + 8, 2 * 72 + 8)  # of two tasks one has an input image
+    differs = ImageChops.difference(first, last).getbbox()
+    assert differs
+    assert differs[0] >= 2 * 72, "what is given differs, and not what is drawn alone"
+
+
 def test_a_training_that_was_cut_off_ends_in_the_same_weights(
     trained: Path, data: Path, tmp_path: Path, tiny_model: Path
 ) -> None:
     cut = tmp_path / "cut"
     shutil.copytree(trained, cut)
-    # As if it had been killed after its tenth step: the state of the eighth is the newest.
+    # As if it had been killed after its tenth step: the state of the eighth is the newest. From here it draws nothing.
     (cut / "state" / f"step-{STEPS:08d}.pt").unlink()
     shutil.rmtree(cut / "result")
     (cut / "log.jsonl").write_text("".join((cut / "log.jsonl").read_text().splitlines(keepends=True)[:2]))

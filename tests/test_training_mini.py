@@ -12,10 +12,13 @@ import torch
 from jobs import exit_codes, mini_model
 from omnigen_actor.engine import OmniGenEngine
 from omnigen_actor.engine_settings import EngineSettings
+from omnigen_actor.errors import ConfigError
+from omnigen_actor.training import autoencoder_run
 from omnigen_actor.training.autoencoder import AutoencoderRecipe
 from omnigen_actor.training.autoencoder_run import STATE, train_autoencoder
 from omnigen_actor.training.mini import read_autoencoder
 from omnigen_actor.types import Request, Result
+from pipelines.world import album as album_module
 from pipelines.world.album import picture, pictures
 from pipelines.world.captions import vocabulary
 from pipelines.world.presets import SMALL
@@ -44,8 +47,6 @@ def test_pictures_of_an_album_hang_on_their_number_alone() -> None:
 def test_an_autoencoder_that_was_cut_off_ends_in_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from omnigen_actor.training import autoencoder_run
-
     whole = train(tmp_path / "whole")
     monkeypatch.setattr(autoencoder_run, "_SAVE_EVERY", 2)
     calls: list[int] = []
@@ -63,6 +64,19 @@ def test_an_autoencoder_that_was_cut_off_ends_in_the_same_weights(
     assert torch.load(cut / STATE, weights_only=True)["step"] == 2
     again = train(cut)
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_pictures_have_the_size_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(folder: Path, recipe: AutoencoderRecipe, album: object, *, held_out: np.ndarray, **_: object) -> None:
+        raise ConfigError(f"{len(held_out)} of {held_out.shape[1]} px")
+
+    monkeypatch.setattr(autoencoder_run, "train_autoencoder", told)
+    monkeypatch.setattr(album_module, "pictures", lambda world, _seed, _first, count: np.zeros((count, world.size, 1)))
+    for argv, message in (([], "64 of 64 px"), (["--size", "128"], "64 of 128 px"), (["--size", "100"], "size=100")):
+        assert mini_model.main([str(tmp_path), *argv]) == exit_codes.NOT_STARTED
+        assert message in capsys.readouterr().err
 
 
 def test_the_untrained_mini_model_is_a_checkpoint_that_the_engine_loads(

@@ -47,20 +47,47 @@ def mean(value: float) -> Mean:
     return Mean(mean=value, low95=value, high95=value, num=3)
 
 
-def test_a_gate_is_a_least_or_for_an_error_a_most() -> None:
-    table = {"canny": {RIGHT: {"edges_f1": mean(0.9)}}, "depth": {RIGHT: {"depth_error": mean(0.03)}}}
-    gates = read_gates(
-        json.dumps(
-            [
+def gates(**told: object) -> str:
+    """A file with gates for canny and depth."""
+    return json.dumps(
+        {
+            "gates": [
                 {"task": "canny", "metric": "edges_f1", "bound": 0.9},
                 {"task": "canny", "metric": "edges_f1", "bound": 0.91},
                 {"task": "depth", "metric": "depth_error", "bound": 0.03},
                 {"task": "depth", "metric": "depth_error", "bound": 0.02},
-            ]
-        )
+            ],
+            **told,
+        }
     )
-    assert [gate.is_met(table) for gate in gates] == [True, False, True, False]
-    assert not Gate(task="canny", metric="edges_f1", bound=0.95).is_met(table)
+
+
+def test_a_gate_is_a_least_or_for_an_error_a_most() -> None:
+    table = {"canny": {RIGHT: {"edges_f1": mean(0.9)}}, "depth": {RIGHT: {"depth_error": mean(0.03)}}}
+    assert [gate.is_met(table) for gate in read_gates(gates()).gates] == [True, False, True, False]
+    gate = Gate(task="canny", metric="edges_f1", bound=0.95)
+    assert gate.complaint(table) == "canny edges_f1 is 0.900, and must be at least 0.95"
+
+
+def test_a_gate_of_a_control_is_what_it_must_not_beat() -> None:
+    table = {"canny": {WRONG: {"edges_f1": mean(0.1)}}, "depth": {WRONG: {"depth_error": mean(0.3)}}}
+    assert Gate(task="canny", metric="edges_f1", bound=0.2, variant=WRONG).is_met(table)
+    assert not Gate(task="canny", metric="edges_f1", bound=0.05, variant=WRONG).is_met(table)
+    assert Gate(task="depth", metric="depth_error", bound=0.2, variant=WRONG).is_met(table)
+    assert not Gate(task="depth", metric="depth_error", bound=0.4, variant=WRONG).is_met(table)
+
+
+def test_what_was_not_measured_meets_no_gate() -> None:
+    assert not Gate(task="canny", metric="edges_f1", bound=0.0).is_met({})
+    assert not Gate(task="depth", metric="depth_error", bound=1.0).is_met({"depth": {RIGHT: {}}})
+
+
+def test_gates_that_are_for_another_model_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "gates.json"
+    path.write_text(gates(model_sha256="0" * 64))
+    argv = ["fake", str(tmp_path / "out"), "--samples", "1", "--gates", str(path)]
+    assert evaluate.main(argv) == exit_codes.NOT_STARTED
+    assert "are for the model of sha256 000" in capsys.readouterr().err
 
 
 def test_the_table_shows_a_column_for_each_variant() -> None:
@@ -83,10 +110,10 @@ def test_what_can_not_work_is_one_line(tmp_path: Path, capsys: pytest.CaptureFix
 def test_a_random_model_is_measured_and_misses_a_gate(
     tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    gates = tmp_path / "gates.json"
-    gates.write_text('[{"task": "canny", "metric": "edges_f1", "bound": 0.9}]')
+    path = tmp_path / "gates.json"
+    path.write_text(gates())
     argv = [str(tiny_model), str(tmp_path / "out"), "--samples", "2", "--tasks", "canny,edit", "--steps", "1"]
-    assert evaluate.main([*argv, "--num-actors", "1", "--gates", str(gates)]) == exit_codes.ROWS_FAILED
+    assert evaluate.main([*argv, "--num-actors", "1", "--gates", str(path)]) == exit_codes.ROWS_FAILED
     assert "missed: canny edges_f1" in capsys.readouterr().out
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert set(found["tasks"]["edit"]) == {RIGHT, WRONG, UNGUIDED, "copy", "ceiling"}

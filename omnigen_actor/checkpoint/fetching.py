@@ -1,4 +1,4 @@
-"""Hub id, folder or URI -> a local folder: one copy per node, made by one process at a time. Knows files, not models.
+"""Name, hub id, folder or URI -> a local folder, one copy per node, made by one process at a time. Knows no models.
 
 A copy is made in a folder of its own beside its final place. A fetch that was cut short leaves there what it has: whole
 files are kept, and a part of a file is continued if the file still has the same size on the server. Once all files are
@@ -28,6 +28,11 @@ from omnigen_actor.errors import ModelError, first_line
 MODEL_FILES = ("*.json", "*.safetensors", "tokenizer/*")
 """What is fetched of a model; a star reaches into folders."""
 
+MINI = "mini"
+"""The name of the trained model that the package brings. A folder of that name is ``./mini``."""
+
+MINI_FOLDER = Path(__file__).parent.parent / "mini"
+
 _BLOCK_BYTES = 16 << 20
 _NUM_STREAMS = 4
 """Blocks of one file that are read at the same time: one stream does not fill the network of a node."""
@@ -35,6 +40,8 @@ _NUM_STREAMS = 4
 
 def local_folder(name: str, label: str, wanted: Sequence[str]) -> Path:
     """The folder of ``name``: itself, or a copy of its ``wanted`` files from a URI or the hub. Raises ModelError."""
+    if name == MINI:
+        return MINI_FOLDER
     if "://" in name:
         return _fetch_uri(name, label, wanted)
     path = Path(name).expanduser()

@@ -49,13 +49,9 @@ _NOT_INSIDE = ("conv_in", "conv_out", "quant_conv")
 class AutoencoderTrainer:
     """An autoencoder in training. ``step`` counts the steps that are done; the same pictures give the same weights."""
 
-    def __init__(self, model: Any, recipe: AutoencoderRecipe, *, decoder_only: bool = False) -> None:
-        """``model``: a diffusers AutoencoderKL. ``decoder_only`` leaves its latents as they are."""
+    def __init__(self, model: Any, recipe: AutoencoderRecipe) -> None:
+        """``model``: a diffusers AutoencoderKL."""
         self.model, self.recipe, self.step = model, recipe, 0
-        if decoder_only:
-            for part in (model.encoder, model.quant_conv):
-                part.requires_grad_(False)
-        self._decoder_only = decoder_only
         matrices, others = split_parameters(model, lambda name: not any(part in name for part in _NOT_INSIDE))
         self._optimizers: list[torch.optim.Optimizer] = [
             Muon(matrices, recipe.muon_rate),
@@ -81,9 +77,8 @@ class AutoencoderTrainer:
         loss = 4 * mse
         if self.step >= recipe.mse_share * recipe.num_steps:
             loss = loss + 0.5 * F.l1_loss(decoded, pixels) + 0.25 * _gradient_loss(decoded, pixels)
-        if not self._decoder_only:
-            loss = loss + recipe.kl_weight * posterior.kl().mean() / posterior.mean[0].numel()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = loss + recipe.kl_weight * posterior.kl().mean() / posterior.mean[0].numel()
+        loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self._optimizers:
             optimizer.step()

@@ -64,6 +64,12 @@ def patchify(latents: Tensor, patch: int) -> Tensor:
     return grid.permute(0, 2, 4, 3, 5, 1).reshape(num, -1, patch * patch * channels)
 
 
+def unpatchify(patches: Tensor, patch: int, height: int, width: int) -> Tensor:
+    """Patches (T, tokens, patch² · channels) -> latents (T, channels, height, width): ``patchify`` undone."""
+    grid = patches.reshape(len(patches), height // patch, width // patch, patch, patch, -1)
+    return grid.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), -1, height, width)
+
+
 def pack(rows: Sequence[TrainingRow], patch: int, table_side: int) -> PackedBatch:
     """The rows padded on the right to the longest. ``table_side``: sides of the 2-D position table."""
     laid_out = [_lay_out(row, patch) for row in rows]

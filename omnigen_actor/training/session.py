@@ -8,18 +8,25 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
+from torch import Tensor
 
+from omnigen_actor import seeding
 from omnigen_actor.checkpoint.headers import read_header
 from omnigen_actor.checkpoint.opening import Checkpoint, open_checkpoint
 from omnigen_actor.checkpoint.tensors import diffusers_places
 from omnigen_actor.model.loading import load_tokenizer, pick_device, pick_dtype
 from omnigen_actor.model.prompt import segments
+from omnigen_actor.model.sampler import noise
+from omnigen_actor.model.vae import Vae, to_image
 from omnigen_actor.model.weights import DTYPES, read_weights
 from omnigen_actor.training.checkpoint import copy_rest, write_transformer
+from omnigen_actor.training.drawing import draw
 from omnigen_actor.training.encoding import read_latents
 from omnigen_actor.training.flow import Example
 from omnigen_actor.training.low_rank import add_low_rank, write_adapter
@@ -43,6 +50,7 @@ class SessionSpec:
     saves_memory: bool = False
     lora_rank: int | None = None
     lora_alpha: float | None = None
+    result_dtype: str = "auto"
 
 
 class Session:
@@ -76,6 +84,23 @@ class Session:
         with self._precision():
             return self.trainer.validate([self._example(row) for row in rows])
 
+    def draw(self, rows: Sequence[Row]) -> list[tuple[Image.Image, ...]]:
+        """Each row's pictures, decoded from latents: its inputs, the right one, what the averaged weights draw.
+
+        A row's noise follows from the recipe's seed and its id: the same at every call. The training goes on as if
+        nothing had been drawn.
+        """
+        trainer = self.trainer
+        examples = [self._example(row) for row in rows]
+        noises = [
+            noise(seeding.row_seed(trainer.recipe.seed, row["id"], row["sample"]), *example.target.shape)
+            for row, example in zip(rows, examples, strict=True)
+        ]
+        with trainer.average.in_place(trainer.network), self._precision():
+            drawn = draw(trainer.network, self._tokenize, examples, noises)
+        lines = [(*example.inputs, example.target, one) for example, one in zip(examples, drawn, strict=True)]
+        return [tuple(self._picture(latent) for latent in line) for line in lines]
+
     def state(self) -> bytes:
         """All that goes on from here."""
         sink = io.BytesIO()
@@ -87,19 +112,33 @@ class Session:
         self.trainer.restore(torch.load(io.BytesIO(state), map_location="cpu", weights_only=True))
 
     def write_result(self, folder: Path) -> None:
-        """The averaged weights: a PEFT folder with LoRA, else a checkpoint in diffusers' layout, as it was stored."""
+        """The averaged weights: a PEFT folder with LoRA, else a checkpoint in diffusers' layout."""
         trainer, checkpoint = self.trainer, self.checkpoint
         with trainer.average.in_place(trainer.network):
             if self._spec.lora_rank is not None:
                 write_adapter(folder, trainer.network, base=redact(self._spec.model))
                 return
             tensors = dict(trainer.network.state_dict())
-            write_transformer(folder, checkpoint.transformer, tensors, stored_dtype(checkpoint))
+            write_transformer(folder, checkpoint.transformer, tensors, self._result_dtype())
         copy_rest(checkpoint, folder)
 
     def _example(self, row: Row) -> Example:
         latents = read_latents(dict(row))
         return Example(segments=segments(row["prompt"], self._tokenize), inputs=tuple(latents[:-1]), target=latents[-1])
+
+    @cached_property
+    def _vae(self) -> Vae:
+        """Loaded when the first picture is drawn: training itself needs no pixels."""
+        return Vae.load(self.checkpoint.vae, self._device)
+
+    @torch.inference_mode()
+    def _picture(self, latent: Tensor) -> Image.Image:
+        return to_image(self._vae.decode(latent.to(self._device)))
+
+    def _result_dtype(self) -> torch.dtype:
+        name = self._spec.result_dtype
+        found: torch.dtype = stored_dtype(self.checkpoint) if name == "auto" else getattr(torch, name)
+        return found
 
     def _precision(self) -> torch.autocast:
         is_half = self._dtype == torch.bfloat16

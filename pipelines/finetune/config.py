@@ -70,7 +70,7 @@ class MachineConfig(Checked):
 class FinetuneConfig(Checked):
     """Everything that a training needs to know."""
 
-    model: str = option("Shitao/OmniGen-v1-diffusers", "hub id, folder or URI of the checkpoint to begin with")
+    model: str = option("Shitao/OmniGen-v1-diffusers", "hub id, folder or URI of the checkpoint to begin with, or mini")
     data: DataConfig = field(default_factory=DataConfig)
     inputs: InputConfig = field(default_factory=InputConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -79,4 +79,13 @@ class FinetuneConfig(Checked):
         500, "steps between two checkpoints, which are what a resumed training goes on from", at_least=1
     )
     validate_every: int = option(100, "steps between two looks at the held-out examples", at_least=1)
+    sample_every: int = option(
+        500, "steps between two looks at what the model draws, for which pictures are written; 0: never", at_least=0
+    )
+    num_samples: int = option(8, "examples that are drawn at each of these looks, held-out ones if any", at_least=1)
+    result_dtype: str = option(
+        "auto",
+        "weights of the result: auto (as the checkpoint has them), float32, bfloat16 or float16; adapters are float32",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
     ray_address: str | None = option(None, "cluster to join; default: RAY_ADDRESS, else a local one")

@@ -2,6 +2,8 @@
 
 state/step-00000500.pt    all that a training goes on from; the newest that is whole counts
 log.jsonl                 a line for each look at the held-out examples
+samples/step-00000500.png what the model draws by then, a line of pictures for each of some examples
+samples/rows.json         which examples these are, in the order of the lines
 result/                   a checkpoint, or a LoRA adapter; its marker result/finetune.json is written last
 """
 
@@ -18,7 +20,8 @@ from typing import Any
 from omnigen_actor import uri
 from omnigen_actor.errors import OutputError
 
-STATE, RESULT, LOG, PREPARED = "state", "result", "log.jsonl", "prepared"
+STATE, RESULT, LOG, PREPARED, SAMPLES = "state", "result", "log.jsonl", "prepared", "samples"
+ROWS = "rows.json"
 MARKER = "finetune.json"
 RUN = "finetune-run.json"
 NUM_KEPT = 2
@@ -75,6 +78,15 @@ class TrainingFolder:
         kept = [one for one in self.log() if one["step"] < entry["step"]]
         lines = "".join(json.dumps(one) + "\n" for one in [*kept, entry])
         uri.write_bytes(uri.join(self.root, LOG), lines.encode())
+
+    def name_samples(self, rows: list[dict[str, Any]]) -> None:
+        """Say which examples are drawn, in the order of their lines."""
+        text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+        uri.write_bytes(uri.join(self.root, SAMPLES, ROWS), text.encode())
+
+    def add_samples(self, step: int, png: bytes) -> None:
+        """Keep what is drawn at this step."""
+        uri.write_bytes(uri.join(self.root, SAMPLES, f"step-{step:08d}.png"), png)
 
     def write_result(self, write: Callable[[Path], None], told: dict[str, Any]) -> None:
         """Let ``write`` fill a folder, copy it to the result, and mark it as whole."""

@@ -124,6 +124,7 @@ def _loop_spec(
             saves_memory=machine.gradient_checkpointing,
             lora_rank=own.lora_rank,
             lora_alpha=own.lora_alpha,
+            result_dtype=config.result_dtype,
         ),
         root=folder.root,
         train=sets.train,
@@ -134,5 +135,7 @@ def _loop_spec(
         seed=own.seed,
         save_every=config.save_every,
         validate_every=config.validate_every,
+        sample_every=config.sample_every,
+        num_samples=config.num_samples,
         told={"model": uri.redact(config.model), "model_sha256": model_sha256, "training": dataclasses.asdict(own)},
     )

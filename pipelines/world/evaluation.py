@@ -11,6 +11,7 @@ ceiling        the right picture, encoded and decoded: what the autoencoder leav
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -119,22 +120,53 @@ def score_all(questions: Questions, store_root: str, ceilings: Mapping[str, Arra
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
-    """What a metric must reach: at least ``bound``, or at most where the metric is an error."""
+    """What a metric must reach: at least ``bound``, or at most where the metric is an error.
+
+    For a control (``wrong prompt``, ``copy``) it is the other way round: no better than ``bound``, or the metric would
+    not tell a model that understands from one that does not.
+    """
 
     task: str
     metric: str
     bound: float
     variant: str = RIGHT
 
+    @property
+    def is_most(self) -> bool:
+        """Whether ``bound`` is the most that is allowed, not the least."""
+        return ("error" in self.metric) == (self.variant == RIGHT)
+
+    def value(self, table: Table) -> float:
+        """The mean that counts, NaN where the table does not have it."""
+        found = table.get(self.task, {}).get(self.variant, {}).get(self.metric)
+        return found["mean"] if found else math.nan
+
     def is_met(self, table: Table) -> bool:
-        """Whether the mean reaches it."""
-        mean = table[self.task][self.variant][self.metric]["mean"]
-        return mean <= self.bound if "error" in self.metric else mean >= self.bound
+        """Whether the mean reaches it; a mean that is not there does not."""
+        value = self.value(table)
+        return value <= self.bound if self.is_most else value >= self.bound
+
+    def complaint(self, table: Table) -> str:
+        """What is missed."""
+        wanted = f"{'at most' if self.is_most else 'at least'} {self.bound}"
+        variant = "" if self.variant == RIGHT else f" ({self.variant})"
+        return f"{self.task} {self.metric}{variant} is {self.value(table):.3f}, and must be {wanted}"
 
 
-def read_gates(text: str) -> list[Gate]:
-    """Gates from JSON: [{"task": …, "metric": …, "bound": …}, …]. Raises ValueError."""
-    return [Gate(**entry) for entry in json.loads(text)]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gates:
+    """Gates, and the sha256 of the one model that they are for; None: any."""
+
+    gates: tuple[Gate, ...] = ()
+    model_sha256: str | None = None
+
+
+def read_gates(text: str) -> Gates:
+    """Gates from JSON: {"model_sha256": …, "gates": [{"task": …, "metric": …, "bound": …}, …]}. Raises ValueError."""
+    found = json.loads(text)
+    if not (isinstance(found, dict) and isinstance(found.get("gates"), list)):
+        raise ValueError('no object with a list under "gates"')  # noqa: TRY004 - a file's content, not an argument
+    return Gates(gates=tuple(Gate(**entry) for entry in found["gates"]), model_sha256=found.get("model_sha256"))
 
 
 def lines(table: Table, metrics: Sequence[str]) -> list[str]:
