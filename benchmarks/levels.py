@@ -36,7 +36,7 @@ from benchmarks import report
 from omnigen_actor import seeding, store
 from omnigen_actor.fake import FakeEngine, draw
 from omnigen_actor.types import ModelInfo, Outcome, Request
-from pipelines.config import GenerationConfig, RunConfig, WorkerConfig
+from pipelines.config import GenerationConfig, InputConfig, RunConfig, WorkerConfig
 from pipelines.generate import run
 
 RAY_CPUS = 4
@@ -230,6 +230,7 @@ def generate(case: Case, batch_size: int, rows: Sequence[dict[str, Any]], num_le
     config = RunConfig(
         model=case.model,
         generation=GenerationConfig(max_input_image_size=SIDE),
+        inputs=InputConfig(allow=(str(Path(rows[0]["images"][0]).parent),)),
         workers=WorkerConfig(batch_size=batch_size, num_actors=case.num_actors, device="cpu"),
     )
     with tempfile.TemporaryDirectory() as folder:

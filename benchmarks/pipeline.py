@@ -24,6 +24,7 @@ from benchmarks import report
 from omnigen_actor.checkpoint.tiny import write_tiny_checkpoint
 
 SHORT, LONG = 8, 40
+PHOTO = Path(__file__).parents[1] / "examples" / "photos" / "cat.jpg"
 STEPS, SIDE = 10, 256
 
 BARE = """
@@ -69,6 +70,7 @@ class Bench:
             manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
             command = [sys.executable, "-m", "jobs.generate", str(manifest), f"{folder}/store"]
             command += ["--model", str(self.model), "--max-input-image-size", "256", "--num-actors", "1"]
+            command += ["--allow", str(PHOTO.parent)]
             return report.timed(lambda: subprocess.run(command, capture_output=True, check=True))()
 
 
@@ -78,14 +80,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    photo = str(Path(__file__).parents[1] / "examples" / "photos" / "cat.jpg")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_tiny_checkpoint(folder / "model", hidden_size=384, num_layers=4, intermediate_size=1024)
         bench = Bench(folder / "model", folder)
         contenders = {}
         for size in (SHORT, LONG):
-            rows = make_rows(size, photo)
+            rows = make_rows(size, str(PHOTO))
             contenders[f"bare {size}"] = partial(bench.bare, rows)
             contenders[f"pipeline {size}"] = partial(bench.pipeline, rows)
         seconds = report.rounds(contenders, options.rounds)

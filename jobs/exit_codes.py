@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -13,6 +14,7 @@ ROWS_FAILED = 1
 NOT_STARTED = 2
 CRASHED = 70  # EX_SOFTWARE: Python's own 1 would look like failed rows
 INTERRUPTED = 130  # 128 + SIGINT
+TERMINATED = 143  # 128 + SIGTERM
 
 MEANING = """\
 exit codes:
@@ -21,6 +23,7 @@ exit codes:
   2    the run could not start: an option, the manifest, the model or the output; one line says what
   70   a crash, with its traceback
   130  interrupted; the same command continues
+  143  stopped by SIGTERM; the same command continues
 """
 
 
@@ -34,6 +37,11 @@ def exit_code_of(job: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         say("interrupted: the same command continues where this run stopped")
         return INTERRUPTED
+    except SystemExit as left:
+        if left.code != signal.SIGTERM:
+            raise
+        say("stopped by SIGTERM: run the same command to go on")  # while Ray starts, its own handler raises this
+        return TERMINATED
     except Exception:
         traceback.print_exc()
         return CRASHED

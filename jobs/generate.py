@@ -5,7 +5,12 @@ Knows nothing of how rows become images, and imports neither ray nor torch befor
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event
 
 from jobs import exit_codes
 from jobs.options import Arguments, parse
@@ -30,12 +35,39 @@ def _generate(argv: list[str]) -> int:
     arguments = parse(
         argv, RUN, PLACES, prog="python -m jobs.generate", description=DESCRIPTION, epilog=exit_codes.MEANING
     )
-    summary = _run(arguments)
+    with _sigterm() as stop:
+        summary = _run(arguments, stop)
+    if stop.is_set() and not summary.adds_up:
+        exit_codes.say(f"stopped by SIGTERM: {summary.num_generated} rows done, run the same command to go on")
+        return exit_codes.TERMINATED
     _print(format_summary(summary))
     return verdict(summary, arguments.config.max_failed)
 
 
-def _run(arguments: Arguments[RunConfig]) -> Summary:
+@contextmanager
+def _sigterm() -> Iterator[Event]:
+    """An event that the first SIGTERM sets; a second one ends the process at once.
+
+    The handler runs in the main thread, between any two of its steps. So that thread may ask whether the event is set,
+    and never wait for it: it could hold the event's own lock just then.
+    """
+    stop = Event()
+
+    def handle(*_: object) -> None:
+        stop.set()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    if threading.current_thread() is not threading.main_thread():  # Python takes handlers from no other
+        yield stop
+        return
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(arguments: Arguments[RunConfig], stop: Event) -> Summary:
     from pipelines.generate import run
 
     with Progress(sys.stderr, arguments.config.progress_every_s) as progress:
@@ -45,6 +77,7 @@ def _run(arguments: Arguments[RunConfig]) -> Summary:
             arguments.config,
             on_progress=progress.update,
             on_start=progress.start,
+            stop=stop,
         )
 
 

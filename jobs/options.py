@@ -6,6 +6,7 @@ An option wins over the ``--config`` file, the file over the default. Knows noth
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar
@@ -16,6 +17,7 @@ from pipelines.settings import Setting, Surface, nearest, to_yaml
 __all__ = ["Arguments", "Parser", "parse", "to_yaml"]
 
 METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
+_NAME = re.compile(r"[a-z_]+")
 
 
 Config = TypeVar("Config")
@@ -34,9 +36,17 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **more: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **more)
+        self._named: dict[str, Setting] = {}
+        self._doubtful: str | None = None
+
+    def take_names(self, option: str, setting: Setting) -> None:
+        """Let names of the setting's choices follow this option, one after the other, or none at all."""
+        self._named[option] = setting
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage and leaving."""
+        if self._doubtful and message.startswith("unrecognized arguments"):
+            message = self._doubtful
         raise ConfigError(f"{message} (see {self.prog} --help)")
 
     def parse(self, argv: list[str]) -> argparse.Namespace:
@@ -45,7 +55,27 @@ class Parser(argparse.ArgumentParser):
             if option not in self._option_string_actions:
                 known = nearest(option, self._option_string_actions)
                 raise ConfigError(f"unknown option {option}; the nearest known one is {known}")
-        return self.parse_args(argv)
+        return self.parse_args(self._one_by_one(argv))
+
+    def _one_by_one(self, argv: list[str]) -> list[str]:
+        """``--option a b FILE`` as ``--option=a --option=b FILE``, where only a and b are names that the option takes.
+
+        argparse itself would take FILE for a name.
+        """
+        words, written = list(argv), list[str]()
+        while words and words[0] != "--":
+            option = words.pop(0)
+            setting = self._named.get(option)
+            if setting is None:
+                written.append(option)
+                continue
+            known = ("none", *setting.metadata["choices"])
+            num_names = next((number for number, word in enumerate(words) if word not in known), len(words))
+            written += [f"{option}={name}" for name in words[:num_names] or setting.bare]
+            del words[:num_names]
+            if words and _NAME.fullmatch(words[0]):
+                self._doubtful = f"{option}: {words[0]!r} must be one of {', '.join(known[1:])}"
+        return written + words
 
 
 def _options_in(argv: list[str]) -> list[str]:
@@ -100,6 +130,8 @@ def build_parser(
         group = parser.add_argument_group(section or "run", (config.__doc__ or "").splitlines()[0])
         for setting in (setting for setting in surface.settings.values() if setting.section == section):
             _add(group, setting)
+            if setting.bare:
+                parser.take_names(option_name(setting), setting)
         if not section:
             group.add_argument("--config", metavar="FILE", help="YAML file of settings, nested by the groups below")
     return parser
@@ -120,10 +152,18 @@ def _add(group: argparse._ArgumentGroup, setting: Setting) -> None:
     if setting.kind is bool:
         group.add_argument(option, dest=setting.path, action=argparse.BooleanOptionalAction, help=text)
     else:
-        choices = setting.metadata.get("choices")
-        metavar = f"{{{','.join(choices)}}}" if choices else METAVARS[setting.kind]
         action = "append" if setting.repeats else "store"
-        group.add_argument(option, dest=setting.path, action=action, metavar=metavar, help=text)
+        group.add_argument(option, dest=setting.path, action=action, metavar=_metavar(setting), help=text)
+    if setting.bare:
+        no = f"--no-{option.removeprefix('--')}"
+        group.add_argument(no, dest=setting.path, action="store_const", const=[], help=f"not {option}")
+
+
+def _metavar(setting: Setting) -> str:
+    choices = setting.metadata.get("choices")
+    if setting.bare:
+        return f"[{setting.metadata['metavar']} ...]"
+    return f"{{{','.join(choices)}}}" if choices else METAVARS[setting.kind]
 
 
 def _help(setting: Setting) -> str:

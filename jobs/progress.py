@@ -130,6 +130,8 @@ def _sum(summary: Summary) -> str:
         f"in {summary.num_in} {equals} ok {summary.num_ok} + failed {summary.num_failed}"
         f" + skipped {summary.num_skipped}"
     )
+    if summary.num_left_out:
+        account += f" + left out {summary.num_left_out}"
     if summary.adds_up:
         return account
     doubled = f", {summary.num_doubled} have two" if summary.num_doubled else ""

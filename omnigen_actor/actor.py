@@ -1,25 +1,29 @@
 """OmniGenActor: fetched rows in, records out, one for one; the images are in the store before it answers.
 
 A plain callable from table to table, around any engine. Knows nothing of ray, clusters, manifests or other batches.
-A row never raises: what went wrong with it is in its record.
+A row never raises: what went wrong with it is in its record. A process that can do nothing more is left: whoever
+started it starts it again, and the diary of the batch keeps a row that kills its process from doing so for ever.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow as pa
 
 from omnigen_actor import images, store, uri
-from omnigen_actor.errors import ErrorKind, RowError, Stage
+from omnigen_actor.attempts import Diary, row_name
+from omnigen_actor.errors import EngineLost, ErrorKind, RowError, Stage
 from omnigen_actor.schema import FETCHED, RECORD, Status, table_from_rows
 from omnigen_actor.types import Engine, Failure, Outcome, Request, Result
+from omnigen_actor.watchdog import Watchdog
 from omnigen_actor.wave_report import OnWaves, WaveReport
 
 _log = logging.getLogger(__name__)
@@ -39,6 +43,8 @@ _PARAMETERS = (  # what a record and a Request have in common
     "negative_prompt",
 )
 _MAX_MESSAGE = 500
+_LAST_WRITES_S = 10.0
+"""What images that are being written may take when the process is left."""
 
 Record = dict[str, Any]
 
@@ -49,6 +55,9 @@ class OmniGenActor:
     ``open_engine`` is called once, here, and what it raises is raised here. ``max_input_image_size`` is the limit that
     the pixels were fitted to. Images are encoded and written by ``write_threads`` threads while the engine goes on.
     ``on_waves`` hears after each batch what its waves took.
+
+    A row that ran alone when its process died ``max_crashes`` times is not run again. ``leave`` ends the process: when
+    the engine is lost, and when a batch shows no sign of life for ``stall_timeout_s`` seconds.
     """
 
     def __init__(
@@ -61,43 +70,98 @@ class OmniGenActor:
         max_input_image_size: int = 1024,
         write_threads: int = 2,
         on_waves: OnWaves | None = None,
+        max_crashes: int = 2,
+        stall_timeout_s: float = 1800.0,
+        leave: Callable[[int], NoReturn] = os._exit,
     ) -> None:
         self._store_root = store_root
         self._run_id = run_id
         self._image_format = image_format
         self._max_input_image_size = max_input_image_size
+        self._max_crashes = max_crashes
+        self._leave = leave
         self._engine = open_engine()
+        self._watchdog = Watchdog(stall_timeout_s, leave)
+        if hasattr(self._engine, "on_step"):  # someone else's may have none: then outcomes alone are signs of life
+            self._engine.on_step = self._watchdog.hear
         self._report_waves = WaveReport(store_root, run_id, on_waves)
         self._writers = ThreadPoolExecutor(write_threads, thread_name_prefix="write-image")
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """FETCHED -> RECORD: one row for one row, in order, the user's columns untouched, no pixels.
 
-        Every image is committed when this returns. Raises nothing for a row.
+        Every image is committed when this returns. Raises nothing for a row. No rows at all once the run winds down.
         """
+        if not table.num_rows or self._winds_down():
+            return table_from_rows([], RECORD, table.slice(0, 0))
         started_at = datetime.now(UTC)
         records = [self._start_record(row) for row in table.select(_CARRIED).to_pylist()]
-        requests = self._requests(records, table)
+        diary = Diary(self._store_root, self._run_id, [(r["id"], r["sample"], r["attempt"]) for r in records])
         writes: dict[int, Future[Record]] = {}
-        for index, outcome in self._outcomes(requests):
-            if isinstance(outcome, Failure):
-                _fail(records[index], outcome.error)
-            else:
-                writes[index] = self._writers.submit(self._write, outcome)
-        self._report_waves(self._engine, started_at)  # while images are still being written
+        with self._watchdog.watching([_name(record) for record in records]):
+            try:
+                self._run(records, table, diary, writes)
+            except EngineLost as error:
+                self._give_up(error, writes.values())
+            self._report_waves(self._engine, started_at)  # while images are still being written
         for index, write in writes.items():
             _finish(records[index], write)
+        diary.end()
         return table_from_rows(records, RECORD, table)
 
     def close(self) -> None:
         """Free the engine and the threads."""
+        self._watchdog.close()
         self._writers.shutdown()
         self._engine.close()
+
+    def _winds_down(self) -> bool:
+        """Whether the run has been told to stop. A store that can't say so stops nothing."""
+        try:
+            return uri.exists(uri.join(self._store_root, store.stop_key(self._run_id)))
+        except OSError:
+            _log.warning("the store does not say whether the run goes on", exc_info=True)
+            return False
+
+    def _run(self, records: list[Record], table: pa.Table, diary: Diary, writes: dict[int, Future[Record]]) -> None:
+        """Fill in the failures, and begin to write the images. Raises EngineLost."""
+        found = self._one_by_one(records, table, diary) if diary.is_careful else self._together(records, table)
+        for index, outcome in found:
+            self._watchdog.hear()
+            if isinstance(outcome, Failure):
+                _fail(records[index], outcome.error)
+                continue
+            writes[index] = self._writers.submit(self._write, outcome)
+            if diary.is_careful:  # what its image may do to the process is this row's, too
+                wait([writes[index]])
+
+    def _together(self, records: list[Record], table: pa.Table) -> Iterator[tuple[int, Outcome]]:
+        yield from self._outcomes(self._requests(records, table, range(len(records))))
+
+    def _one_by_one(self, records: list[Record], table: pa.Table, diary: Diary) -> Iterator[tuple[int, Outcome]]:
+        """Rows of a batch with which a process died; those that were alone then are refused in the end."""
+        _log.warning("a process died with this batch: %d rows are run one by one", len(records))
+        for index, record in enumerate(records):
+            if record["error_kind"] is not None:
+                continue
+            num_crashes = diary.num_crashes(_name(record))
+            if num_crashes >= self._max_crashes:
+                _fail(record, _poison(num_crashes))
+                continue
+            diary.begin(_name(record))
+            yield from self._outcomes(self._requests(records, table, [index]))
+
+    def _give_up(self, error: EngineLost, writes: Collection[Future[Record]]) -> NoReturn:
+        """Leave the process, once the images that are done are written, if that is soon."""
+        _log.error("the process ends: %s", error)
+        wait(writes, timeout=_LAST_WRITES_S)
+        self._leave(1)
 
     def _start_record(self, row: Record) -> Record:
         """A record of a failure, until the image is there: a row that nobody finishes can't pass for a good one."""
         info = self._engine.info
         return row | {
+            "images": [_shown(image) for image in row["images"]],
             "status": Status.SKIPPED if row["error_kind"] == ErrorKind.PARENT_FAILED else Status.FAILED,
             "model": uri.redact(info.name),
             "model_sha256": info.sha256,
@@ -109,10 +173,11 @@ class OmniGenActor:
             "run_id": self._run_id,
         }
 
-    def _requests(self, records: Sequence[Record], table: pa.Table) -> dict[int, Request]:
-        """The rows that can be tried, by their place in the table; the others become failures here."""
+    def _requests(self, records: Sequence[Record], table: pa.Table, places: Sequence[int]) -> dict[int, Request]:
+        """Of the rows at ``places`` those that can be tried, by place; the others become failures here."""
         requests = {}
-        for index, record in enumerate(records):
+        for index in places:
+            record = records[index]
             if record["error_kind"] is not None:
                 continue
             try:
@@ -148,6 +213,8 @@ class OmniGenActor:
                 index = places.get(id(outcome.request), -1)
                 if pending.pop(index, None) is not None:
                     yield index, outcome
+        except EngineLost:
+            raise
         except Exception as error:
             _log.warning("the engine broke off with %d rows unfinished", len(pending), exc_info=True)
             return error
@@ -183,6 +250,19 @@ def _unfinished(requests: dict[int, Request], error: Exception | None) -> Iterat
         yield index, Failure(request=request, error=RowError(ErrorKind.ENGINE_FAILED, Stage.GENERATE, message))
 
 
+def _name(record: Record) -> str:
+    return row_name(record["id"], record["sample"])
+
+
+def _poison(num_crashes: int) -> RowError:
+    return RowError(
+        ErrorKind.POISON,
+        Stage.GENERATE,
+        f"its worker died {num_crashes} times while it ran this row alone: not run again; to try it in another run: "
+        "--retry-failed poison",
+    )
+
+
 def _finish(record: Record, write: Future[Record]) -> None:
     try:
         record.update(write.result())
@@ -197,6 +277,11 @@ def _fail(record: Record, error: RowError) -> None:
         error=error.message,
         finished_at=datetime.now(UTC),
     )
+
+
+def _shown(image: str) -> str:
+    """A reference without its secrets; one to another row, and an image within the reference, stay whole."""
+    return image if image.startswith(("row:", "data:")) else uri.redact(image)
 
 
 def _describe(error: Exception) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 
 import torch
@@ -29,8 +29,8 @@ from omnigen_actor.model.step_cache import StepCache
 from omnigen_actor.model.stopwatch import Stopwatch
 from omnigen_actor.model.transformer import Transformer
 from omnigen_actor.model.vae import Vae
-from omnigen_actor.model.waves import Job, Waves, check_memory_error, free_cached_memory, too_large
-from omnigen_actor.types import Failure, ModelInfo, Outcome, Request, Result, Wave
+from omnigen_actor.model.waves import Job, Waves, check_device, check_memory_error, free_cached_memory, too_large
+from omnigen_actor.types import Failure, ModelInfo, Outcome, Request, Result, Wave, ignore_step
 
 Decoding = tuple[Job, "Future[Decoded]"]
 
@@ -54,6 +54,7 @@ class OmniGenEngine:
         """Take over loaded parts. ``shift`` is the scheduler's. Raises ModelError for settings that can't run here."""
         device = transformer.device
         self.info = dataclasses.replace(info, approximations=settings.approximations)
+        self.on_step: Callable[[], None] = ignore_step
         self._transformer = transformer
         stopwatch = Stopwatch(device)
         preparer = Preparer(
@@ -73,6 +74,7 @@ class OmniGenEngine:
             kernel=pick_kernel(settings.attention, device, transformer.dtype, transformer.config.head_size),
             stopwatch=stopwatch,
             cache=StepCache(settings.step_cache) if settings.step_cache else None,
+            on_step=self._tell_step,
         )
         self._decoder = Decoder(vae, device, overlapped=device.type == "cuda")
 
@@ -108,7 +110,14 @@ class OmniGenEngine:
         )
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Outcome]:
-        """Yield one Result or Failure per request, as they are done."""
+        """Yield one Result or Failure per request, as they are done. Raises EngineLost."""
+        try:
+            yield from self._outcomes(requests)
+        except RuntimeError as error:
+            check_device(error)
+            raise
+
+    def _outcomes(self, requests: Sequence[Request]) -> Iterator[Outcome]:
         decoding: deque[Decoding] = deque()
         postponed: list[Job] = []
         for job in self._waves.run(requests):
@@ -148,6 +157,9 @@ class OmniGenEngine:
         self._decoder.close()
         del self._transformer, self._waves, self._decoder
         free_cached_memory()
+
+    def _tell_step(self) -> None:
+        self.on_step()  # whoever listens by now
 
     def _latent(self, job: Job) -> torch.Tensor:
         assert job.row

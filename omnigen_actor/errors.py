@@ -6,7 +6,8 @@ OmniGenBatchError
 │   ├── ManifestError       the manifest as a whole
 │   ├── ModelError          the checkpoint
 │   └── OutputError         the run store
-└── RowError                one row cannot become an image: a record, never a crash
+├── RowError                one row cannot become an image: a record, never a crash
+└── EngineLost              an engine whose process can do nothing more: the actor leaves it
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class ErrorKind(StrEnum):
     BAD_URI = "bad_uri"
     BAD_SIZE = "bad_size"
     BAD_PARAMETER = "bad_parameter"
+    REFUSED = "refused"  # an image that it may not name; what only a connection shows, at the fetch
     # fetch: its input images
     NOT_FOUND = "not_found"
     FETCH_FAILED = "fetch_failed"
@@ -49,8 +51,10 @@ class ErrorKind(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     NON_FINITE = "non_finite"
     ENGINE_FAILED = "engine_failed"
+    POISON = "poison"  # its worker died each time that it ran alone
     # write: the run store
     WRITE_FAILED = "write_failed"
+    IMAGE_LOST = "image_lost"  # it was there once: the next run makes it again
 
 
 class OmniGenBatchError(Exception):
@@ -89,6 +93,10 @@ class RowError(OmniGenBatchError, ValueError):
     def __reduce__(self) -> tuple[type[RowError], tuple[ErrorKind, Stage, str]]:
         """Exceptions pickle by their args, which hold the message alone."""
         return (RowError, (self.kind, self.stage, self.message))
+
+
+class EngineLost(OmniGenBatchError):  # noqa: N818
+    """The device, or this process, is in a state in which no further row can run: only a new process helps."""
 
 
 def first_line(error: BaseException) -> str:

@@ -1,24 +1,37 @@
 """FakeEngine: an engine without weights, so that the whole flow runs in seconds. Knows no torch and no files.
 
-Its picture is a function of (seed, prompt, input pixels, size) alone, as a real engine's is. A prompt that contains
-``[fail]`` becomes a row error, so that flows with failures can be tried out.
+Its picture is a function of (seed, prompt, input pixels, size) alone, as a real engine's is. Flows with failures can be
+tried out with marks in the prompt: ``[fail]`` becomes a row error, ``[kill]`` kills the process, ``[hang]`` never comes
+to an end, ``[lost]`` loses the engine.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from PIL import Image
 
 from omnigen_actor import uri
 from omnigen_actor.engine_settings import EngineSettings
-from omnigen_actor.errors import ErrorKind, RowError, Stage
-from omnigen_actor.types import PIXELS_PER_TOKEN, Failure, ModelInfo, Outcome, Request, Result, Wave, round_side
+from omnigen_actor.errors import EngineLost, ErrorKind, RowError, Stage
+from omnigen_actor.types import (
+    PIXELS_PER_TOKEN,
+    Failure,
+    ModelInfo,
+    Outcome,
+    Request,
+    Result,
+    Wave,
+    ignore_step,
+    round_side,
+)
 
-FAIL_MARK = "[fail]"
+FAIL_MARK, KILL_MARK, HANG_MARK, LOST_MARK = "[fail]", "[kill]", "[hang]", "[lost]"
 FAKE_SHA256 = hashlib.sha256(b"omnigen_actor.fake/1").hexdigest()
 """Stands for the weights; the number changes when the pictures do."""
 
@@ -40,16 +53,19 @@ class FakeEngine:
             approximations=settings.approximations,
             adapters=tuple(uri.redact(adapter) for adapter in settings.adapters),
         )
+        self.on_step: Callable[[], None] = ignore_step
         self._seconds_per_image = seconds_per_image
         self._wave_tokens = settings.wave_tokens
         self._waves: list[Wave] = []
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Outcome]:
-        """Yield exactly one outcome per request, in order."""
+        """Yield exactly one outcome per request, in order. Raises EngineLost for ``[lost]``."""
         for request in requests:
             started = time.perf_counter()
             time.sleep(self._seconds_per_image)
             slept = time.perf_counter()
+            _break_down(request)
+            self.on_step()
             if FAIL_MARK in request.prompt:
                 yield Failure(request=request, error=_failure(request))
                 continue
@@ -89,6 +105,16 @@ def draw(request: Request) -> Image.Image:
         width, height = request.images[0].size
     noise = np.random.default_rng(_entropy(request)).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize((round_side(width), round_side(height)), Image.Resampling.BICUBIC)
+
+
+def _break_down(request: Request) -> None:
+    """What no engine comes back from, as the prompt asks."""
+    if KILL_MARK in request.prompt:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if LOST_MARK in request.prompt:
+        raise EngineLost(f"the prompt of {request.id!r} contains {LOST_MARK}: lost as asked")
+    while HANG_MARK in request.prompt:
+        time.sleep(1)
 
 
 def _entropy(request: Request) -> int:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import io
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from omnigen_actor.errors import ErrorKind, RowError, Stage
 from omnigen_actor.types import MAX_SIDE, PIXELS_PER_TOKEN
@@ -34,6 +34,7 @@ EXTENSIONS = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
 """Image format (as in the configuration) to the extension of its files."""
 
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\x00", b"MM\x00*")
+_BAND_PIXELS = 1 << 20
 _WIDE_INTEGERS = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
 # Warning filters belong to the process, so two threads may not swap them at the same time. One decode at a time also
@@ -148,12 +149,21 @@ def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
 
 def _load(image: Image.Image) -> Image.Image:
     try:
+        _check_cover(image)
         image.load()
     except MemoryError:
         raise _bad(ErrorKind.IMAGE_TOO_LARGE, f"no memory to decode {image.width}x{image.height}") from None
     except Exception as error:  # a damaged body raises nearly anything
         raise _bad(ErrorKind.TRUNCATED_IMAGE, f"the image is cut off or damaged: {error}") from None
     return image
+
+
+def _check_cover(image: Image.Image) -> None:
+    """Pillow leaves the rows black that no strip of a TIFF holds."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tile:
+        num_rows = image.tag_v2[TiffImagePlugin.IMAGELENGTH]  # as stored: its orientation may turn what `size` says
+        if max(tile[1][3] for tile in image.tile if tile[1]) < num_rows:
+            raise ValueError("its strips do not cover it")
 
 
 def _turn(image: Image.Image) -> Image.Image:
@@ -175,7 +185,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
     if image.mode in _WIDE_INTEGERS:
-        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+        return Image.fromarray(_in_bands(np.asarray(image), lambda band: (band.astype(np.int64) >> 8).clip(0, 255)))
     if image.mode == "F":
         return Image.fromarray(_float_to_8_bit(np.asarray(image)))
     return image
@@ -184,8 +194,20 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
 def _float_to_8_bit(values_HW: _Array) -> _Array:
     # Floating-point files count to 1 or to 255, and do not say which.
     highest = values_HW.max(where=np.isfinite(values_HW), initial=0.0)
-    scaled_HW = values_HW.astype(np.float64) * (255.0 if highest <= 1.0 else 1.0)
-    bytes_HW: _Array = np.nan_to_num(scaled_HW, posinf=255.0, neginf=0.0).round().clip(0, 255).astype(np.uint8)
+    scale = 255.0 if highest <= 1.0 else 1.0
+
+    def convert(band: _Array) -> _Array:
+        return np.nan_to_num(band.astype(np.float64) * scale, posinf=255.0, neginf=0.0).round().clip(0, 255)
+
+    return _in_bands(values_HW, convert)
+
+
+def _in_bands(values_HW: _Array, convert: Callable[[_Array], _Array]) -> _Array:
+    """Values to bytes, some rows at a time: a value takes eight bytes in between, much for a picture at the limit."""
+    bytes_HW = np.empty(values_HW.shape, np.uint8)
+    num_rows = max(1, _BAND_PIXELS // max(1, values_HW.shape[1]))
+    for top in range(0, len(values_HW), num_rows):
+        bytes_HW[top : top + num_rows] = convert(values_HW[top : top + num_rows])
     return bytes_HW
 
 

@@ -43,12 +43,12 @@ def check_scheme(scheme: str) -> None:
         raise ValueError(f"{scheme}:// needs a package that is not installed: {error}") from None
 
 
-def read(uri: str, max_bytes: int, timeout_s: float | None) -> bytes:
-    """The first `max_bytes` + 1 bytes, or all where there are fewer."""
+def read(uri: str, max_bytes: int, timeout_s: float | None, guard: remote_http.Guard | None = None) -> bytes:
+    """The first `max_bytes` + 1 bytes, or all where there are fewer. `guard` judges each URL of http(s)."""
     if not remote_http.is_http(uri):
         return read_range(uri, 0, max_bytes + 1, timeout_s)
     body = io.BytesIO()
-    remote_http.run(uri, timeout_s, lambda session, url: remote_http.download(session, url, body, max_bytes + 1))
+    remote_http.run(uri, timeout_s, lambda response: remote_http.download(response, body, max_bytes + 1), guard)
     return body.getvalue()
 
 
@@ -130,7 +130,7 @@ def open_stream(uri: str, timeout_s: float | None) -> BinaryIO:
     if remote_http.is_http(uri):
         spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115 - the caller closes it
         try:
-            remote_http.run(uri, timeout_s, lambda session, url: remote_http.download(session, url, spool, None))
+            remote_http.run(uri, timeout_s, lambda response: remote_http.download(response, spool, None))
         except BaseException:
             spool.close()
             raise

@@ -3,9 +3,11 @@
     images/<ab>/<name>-<sample><extension>    ab: the first two hex digits of sha256(id)
     records/<run>-<digest>.parquet            what became of every row
     metrics/<run>/<unique>.jsonl              what the engines' waves took
-    plan/                                     what a run set out to do
+    plan/                                     what a run set out to do; plan/<run>/stop: that it is to wind down
+    attempts/<run>/<digest>.json              batches that have begun and not ended
     run.json                                  model, parameters, versions, history of runs
     summary.json                              the last run's figures
+    lease.json                                which run writes here now
 
 A key is a path relative to the store's root, so a store can be moved.
 """
@@ -24,8 +26,10 @@ IMAGES = "images"
 RECORDS = "records"
 METRICS = "metrics"
 PLAN = "plan"
+ATTEMPTS = "attempts"
 RUN_KEY = "run.json"
 SUMMARY_KEY = "summary.json"
+LEASE_KEY = "lease.json"
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -49,10 +53,24 @@ def file_name(row_id: str) -> str:
 
 def records_key(run_id: str, rows: Iterable[tuple[str, int, int]]) -> str:
     """The key of the records of these (id, sample, attempt): a retried task overwrites its own."""
+    return f"{RECORDS}/{run_id}-{_digest(rows)}.parquet"
+
+
+def attempts_key(run_id: str, rows: Iterable[tuple[str, int, int]]) -> str:
+    """The key of the diary of the batch of these (id, sample, attempt)."""
+    return f"{ATTEMPTS}/{run_id}/{_digest(rows)}.json"
+
+
+def stop_key(run_id: str) -> str:
+    """The key whose presence says that the run winds down: no further batch begins."""
+    return f"{PLAN}/{run_id}/stop"
+
+
+def _digest(rows: Iterable[tuple[str, int, int]]) -> str:
     digest = hashlib.sha256()
     for row_id, sample, attempt in rows:
         digest.update(f"{len(row_id)}:{row_id}\0{sample}\0{attempt}\0".encode())
-    return f"{RECORDS}/{run_id}-{digest.hexdigest()[:24]}.parquet"
+    return digest.hexdigest()[:24]
 
 
 def metrics_key(run_id: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -115,8 +115,11 @@ class Engine(Protocol):
 
     info: ModelInfo
 
+    on_step: Callable[[], None]
+    """Called as a sign of life after each step of some rows; the actor puts its own here. Cheap, and never raises."""
+
     def generate(self, requests: Sequence[Request]) -> Iterator[Outcome]:
-        """Yield exactly one outcome per request, in any order."""
+        """Yield exactly one outcome per request, in any order. Raises EngineLost when only a new process helps."""
         ...
 
     def take_waves(self) -> list[Wave]:
@@ -126,6 +129,10 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free the device."""
         ...
+
+
+def ignore_step() -> None:
+    """An ``on_step`` that nobody listens to."""
 
 
 def round_side(pixels: int) -> int:

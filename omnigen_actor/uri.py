@@ -18,13 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
 from omnigen_actor import remote
+from omnigen_actor.addresses import Refused
 from omnigen_actor.remote_errors import can_pass, describe, is_not_found
 from omnigen_actor.uri_names import is_local, join, local_path, parent, redact, resolve, scrub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from omnigen_actor.allowed import Allowed
+
 __all__ = [
+    "Refused",
     "UriFailed",
     "UriNotFound",
     "UriTooLarge",
@@ -63,16 +67,25 @@ class UriFailed(OSError):  # noqa: N818
 
 
 def read_bytes(
-    uri: str, *, max_bytes: int, timeout_s: float = DEFAULT_TIMEOUT_S, retries: int = DEFAULT_RETRIES
+    uri: str,
+    *,
+    max_bytes: int,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    retries: int = DEFAULT_RETRIES,
+    allowed: Allowed | None = None,
 ) -> bytes:
     """All bytes at `uri`; `timeout_s` bounds all tries together. Reads `max_bytes` + 1 bytes at most.
 
-    Raises UriNotFound, UriTooLarge, UriFailed.
+    `allowed`: for a `uri` that is not the user's own word. Raises UriNotFound, UriTooLarge, UriFailed;
+    Refused, which is no OSError, for what is not allowed.
     """
+    guard = allowed.is_named if allowed else None
     if is_local(uri):
-        data = _local("read", uri, lambda path: _read_local(path, max_bytes))
+        data = _local("read", uri, lambda path: _read_local(allowed.real_path(uri) if allowed else path, max_bytes))
     else:
-        data = _retry("read", uri, lambda left_s: remote.read(uri, max_bytes, left_s), timeout_s, retries)
+        if allowed:
+            allowed.check(uri)
+        data = _retry("read", uri, lambda left_s: remote.read(uri, max_bytes, left_s, guard), timeout_s, retries)
     if len(data) > max_bytes:
         raise UriTooLarge(f"{redact(uri)}: more than the {max_bytes} bytes allowed")
     return data
@@ -156,6 +169,8 @@ def remove(uri: str) -> None:
 def _local(action: str, uri: str, operation: Callable[[Path], T]) -> T:
     try:
         return operation(local_path(uri))
+    except Refused:
+        raise
     except (FileNotFoundError, NotADirectoryError):
         raise UriNotFound(f"{uri}: no such file") from None
     except (OSError, ValueError) as error:
@@ -228,6 +243,8 @@ def _retry(
         spent_s = time.monotonic() - started
         try:
             return operation(None if timeout_s is None else max(timeout_s - spent_s, 0.001))
+        except Refused:
+            raise
         except Exception as error:  # every file system has errors of its own
             failure = error
         if is_not_found(failure):

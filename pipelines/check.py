@@ -1,6 +1,6 @@
 """A manifest table -> a planned table: every sample its own row, every fault an error column, every user column kept.
 
-Pure functions. Knows no files, no rules for a row (they are in ``rows``) and no record of earlier runs.
+Knows no contents of files, no rules for a row (they are in ``rows``) and no record of earlier runs.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from omnigen_actor import schema
+from omnigen_actor import schema, uri
+from omnigen_actor.allowed import Allowed
+from omnigen_actor.errors import ErrorKind, Stage
 from omnigen_actor.tasks import DEFAULT_TASKS, TaskTable
-from pipelines import values
+from pipelines import references, values
 from pipelines.config import GenerationConfig
 from pipelines.rows import PlannedRow, check_row
 from pipelines.sweeps import BadSweep, Cells, combinations
@@ -74,6 +76,31 @@ def check_cells(
         return
     for row in found:
         yield check_row(row, generation, base_folder, tasks)
+
+
+def refuse_places(planned: pa.Table, allowed: Allowed) -> pa.Table:
+    """Planned rows with those failed that name an image which they may not read.
+
+    The hash of a row stays as it is: where images lie takes no part in what a row is.
+    """
+    refusals: dict[str, str] = {}
+    found: dict[int, str] = {}
+    for index, image_uris in enumerate(planned["image_uris"].to_pylist()):
+        for image_uri in image_uris:
+            if image_uri not in refusals:
+                refusals[image_uri] = _refusal(image_uri, allowed)
+        found |= next(({index: refusals[one]} for one in image_uris if refusals[one]), {})
+    return references.with_errors(planned, found, ErrorKind.REFUSED, Stage.CHECK)
+
+
+def _refusal(image_uri: str, allowed: Allowed) -> str:
+    try:
+        allowed.check(image_uri)
+    except uri.Refused as error:
+        return f"image {values.shorten(uri.redact(image_uri))}: {error}"
+    except ValueError:  # no URL at all: its reading tells
+        pass
+    return ""
 
 
 def is_planned(table_schema: pa.Schema) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -25,18 +27,22 @@ class PoolSize:
     device: str
 
 
-def size_pool(workers: WorkerConfig, resources: Mapping[str, float]) -> PoolSize:
-    """The pool for these settings in a cluster with these resources (keys ``CPU`` and ``GPU``).
+def size_pool(workers: WorkerConfig, nodes: Sequence[Mapping[str, float]]) -> PoolSize:
+    """The pool for these settings in a cluster of nodes with these resources (keys ``CPU`` and ``GPU``).
 
-    GPU actors hold no CPU and CPU actors one each, so that on a full cluster the CPU stages still run. Raises
-    ConfigError that says what is missing and what to change.
+    GPU actors hold no CPU and CPU actors one each, so that on a full cluster the CPU stages still run. An actor is on
+    one node, with whole GPUs or a share of one. Raises ConfigError that says what is missing and what to change.
     """
-    num_cpus, num_gpus = resources.get("CPU", 0), resources.get("GPU", 0)
-    if num_cpus < SPARE_CPUS:
-        raise ConfigError(f"the cluster offers {num_cpus:g} CPUs; reading and fetching need {SPARE_CPUS}: add a node")
-    gpus_per_actor = _gpus_per_actor(workers, num_gpus)
+    num_cpus = sum(node.get("CPU", 0) for node in nodes)
+    gpus = [node.get("GPU", 0) for node in nodes]
+    if max((node.get("CPU", 0) for node in nodes), default=0) < SPARE_CPUS:
+        raise ConfigError(
+            f"no node of the cluster offers a whole CPU ({num_cpus:g} in all); reading and fetching need {SPARE_CPUS}: "
+            "add a node with CPUs, or start one with --num-cpus"
+        )
+    gpus_per_actor = _gpus_per_actor(workers, sum(gpus))
     if gpus_per_actor:
-        return _gpu_pool(workers, gpus_per_actor, num_gpus)
+        return _gpu_pool(workers, gpus_per_actor, gpus)
     return _cpu_pool(workers, num_cpus)
 
 
@@ -48,20 +54,30 @@ def _gpus_per_actor(workers: WorkerConfig, num_gpus: float) -> float:
     return 1 if workers.device == "cuda" else 0
 
 
-def _gpu_pool(workers: WorkerConfig, gpus_per_actor: float, num_gpus: float) -> PoolSize:
-    num_fitting = int(num_gpus / gpus_per_actor + 1e-9)
+def _gpu_pool(workers: WorkerConfig, gpus_per_actor: float, gpus: Sequence[float]) -> PoolSize:
+    if gpus_per_actor > 1 and gpus_per_actor % 1:
+        raise ConfigError(f"gpus_per_actor={gpus_per_actor:g}: must be a whole number, or a share of one GPU")
+    num_fitting = sum(_num_fitting(num_gpus, gpus_per_actor) for num_gpus in gpus)
     num_actors = workers.num_actors or num_fitting
+    offers = f"{sum(gpus):g} GPUs" + (f", at most {max(gpus):g} on a node" if len(gpus) > 1 else "")
     if not 1 <= num_actors <= num_fitting:
         raise ConfigError(
             f"{max(num_actors, 1)} actors with gpus_per_actor={gpus_per_actor:g} need "
-            f"{max(num_actors, 1) * gpus_per_actor:g} GPUs and the cluster offers {num_gpus:g}: "
+            f"{max(num_actors, 1) * gpus_per_actor:g} GPUs and the cluster offers {offers}: "
             f"add GPUs, or set num_actors to {num_fitting} or less"
             if num_fitting
-            else f"gpus_per_actor={gpus_per_actor:g} and the cluster offers {num_gpus:g} GPUs: "
+            else f"gpus_per_actor={gpus_per_actor:g} and the cluster offers {offers}: "
             "add GPUs, or run with device cpu and gpus_per_actor 0"
         )
     device = "cuda" if workers.device == "auto" else workers.device
     return PoolSize(num_actors=num_actors, gpus_per_actor=gpus_per_actor, cpus_per_actor=0, device=device)
+
+
+def _num_fitting(num_gpus: float, gpus_per_actor: float) -> int:
+    """Actors on one node: Ray gives each whole GPUs, or a share of one and no more of the next."""
+    if gpus_per_actor > 1:
+        return int(num_gpus / gpus_per_actor)
+    return int(num_gpus) * int(1 / gpus_per_actor + 1e-9)
 
 
 def _cpu_pool(workers: WorkerConfig, num_cpus: float) -> PoolSize:
@@ -82,7 +98,7 @@ def pool_of_this_cluster(workers: WorkerConfig) -> PoolSize:
     """The pool for the cluster that this process is in. Raises ConfigError."""
     import ray
 
-    return size_pool(workers, ray.cluster_resources())
+    return size_pool(workers, [node["Resources"] for node in ray.nodes() if node["Alive"]])
 
 
 @contextmanager
@@ -108,10 +124,22 @@ def _join(address: str, workers: WorkerConfig) -> None:
 
     own = {"num_cpus": _num_cpus(workers), "include_dashboard": False} if address == "local" else {}
     try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
+        with _keeping_sigterm():
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = first_line(error)
         raise StartupError(f"no Ray cluster at {address!r}: {reason}; start it, or leave ray_address out") from None
+
+
+@contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """Put the caller's handler back, if there is one: ``ray.init`` takes its place."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _num_cpus(workers: WorkerConfig) -> int | None:
@@ -150,9 +178,14 @@ def settings_of_a_run(workers: WorkerConfig) -> Iterator[None]:
 
 
 def _no_progress_timeout_s(workers: WorkerConfig) -> float:
-    """Seconds without any block that mean a hang. On a CPU one row may take hours: no limit, -1 to Ray."""
-    uses_gpus = pool_of_this_cluster(workers).gpus_per_actor > 0
-    return max(900.0, 60.0 * workers.batch_size) if uses_gpus else -1
+    """Seconds without any block that mean a hang. On a CPU one row may take hours: no limit, -1 to Ray.
+
+    A stalled worker is noticed by its own watchdog, and again when the same row stalls it alone: Ray must not give up
+    before.
+    """
+    if not pool_of_this_cluster(workers).gpus_per_actor:
+        return -1
+    return max(900.0, 60.0 * workers.batch_size) + (workers.max_crashes + 1) * workers.stall_timeout_s
 
 
 def _apply(context: object, values: Mapping[str, object]) -> None:

@@ -11,12 +11,18 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from omnigen_actor.engine_settings import EngineSettings
-from omnigen_actor.errors import ConfigError
+from omnigen_actor.errors import ConfigError, ErrorKind
 from omnigen_actor.types import MAX_SEED, MAX_SIDE
+
+ALL = "all"
+"""Among error kinds: every one."""
 
 
 def option(default: Any, doc: str, **limits: Any) -> Any:
-    """A field with its one-line documentation, which is also the option's help, and its limits (see ``complaint``)."""
+    """A field with its one-line documentation, which is also the option's help, and its limits (see ``complaint``).
+
+    ``bare``: of a tuple of names, what the option alone means, or ``true`` in a file; ``metavar`` shows one of them.
+    """
     return field(default=default, metadata={"help": doc, **limits})
 
 
@@ -96,6 +102,11 @@ class InputConfig(Checked):
     image_root: str | None = option(
         None, "where relative image references start, a folder or URI; default: the manifest's folder"
     )
+    allow: tuple[str, ...] = option(
+        (),
+        "place that rows may read beside the manifest's own: a folder, or a URI of a bucket, host or what is below; "
+        "give the option once for each",
+    )
     max_image_bytes: int = option(64 * 2**20, "largest input file in bytes", at_least=1)
     max_image_pixels: int = option(
         64_000_000, "largest input image in pixels, checked before it is decoded", at_least=1
@@ -134,6 +145,10 @@ class WorkerConfig(Checked):
         choices=("auto", "bfloat16", "float32"),
     )
     batch_size: int = option(8, "rows that an actor takes at a time", at_least=1)
+    max_crashes: int = option(2, "a row that ran alone when its worker died this often is not run again", at_least=1)
+    stall_timeout_s: float = option(
+        1800.0, "seconds without a step or an outcome after which a worker with a batch is started anew", above=0
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +219,24 @@ class RunConfig(Checked):
         at_least=0,
         at_most=100,
     )
-    retry_failed: bool = option(False, "run rows again that failed in an earlier run")
+    retry_failed: tuple[str, ...] = option(
+        (),
+        "run rows again that failed in an earlier run: all, or those with one of these error kinds",
+        choices=(ALL, *(kind.value for kind in ErrorKind)),
+        bare=(ALL,),
+        metavar="KIND",
+    )
+    only: tuple[str, ...] = option(
+        (),
+        "do some rows alone: task=NAME,... or id=ID,...; ids may have the wildcards * ? [ ]; give the option once for "
+        "each condition, all must hold",
+    )
+    limit: int | None = option(None, "most rows to do this time, with all their samples; default: all", at_least=1)
+    allow_mixed: bool = option(
+        False, "go on in an output made with another model or settings: what is done stays, the rest is made with these"
+    )
+    take_over: bool = option(False, "go on although another run says that it writes to the output")
+    grace_s: float = option(30.0, "seconds that batches which run may take after SIGTERM", at_least=0)
     ray_address: str | None = option(None, "cluster to join; default: RAY_ADDRESS, else a local one")
     progress_every_s: float = option(
         1.0, "seconds between two progress lines on a terminal; 30 times that elsewhere", at_least=0

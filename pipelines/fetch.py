@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from omnigen_actor import images, uri
+from omnigen_actor.allowed import Allowed
 from omnigen_actor.errors import ErrorKind, RowError, Stage
 from omnigen_actor.schema import FETCHED, PLAN, table_from_rows
 from pipelines.config import InputConfig
@@ -35,12 +36,14 @@ class Loaded:
 class FetchImages:
     """Reads, checks and fits the input images of a table of PLAN rows. Pickles; a table's threads end with its call.
 
+    ``allowed`` is what rows may name, in the way that a file or a connection shows it; None: anything.
     An image named more than once in a table is read and decoded once. Memory beside the result: one picture at the
     pixel limit, and one file at the byte limit for each thread.
     """
 
     config: InputConfig
     max_side: int
+    allowed: Allowed | None = None
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """The same rows with the columns of FETCHED; the user's columns stay as they are."""
@@ -67,6 +70,7 @@ class FetchImages:
             max_bytes=self.config.max_image_bytes,
             timeout_s=self.config.fetch_timeout_s,
             retries=self.config.fetch_retries,
+            allowed=self.allowed,
         )
         image = images.fit(images.decode(data, max_pixels=self.config.max_image_pixels), self.max_side)
         return Loaded(pixels=image.tobytes(), size=image.size, sha256=hashlib.sha256(data).hexdigest())
@@ -103,6 +107,8 @@ def _row_error(image_uri: str, error: Exception) -> RowError:
     match error:
         case RowError():
             return RowError(error.kind, error.stage, f"{name}: {error.message}")
+        case uri.Refused():
+            return RowError(ErrorKind.REFUSED, Stage.FETCH, f"{name}: {error}")
         case uri.UriNotFound():
             return RowError(ErrorKind.NOT_FOUND, Stage.FETCH, _naming(name, error))
         case uri.UriTooLarge():

@@ -8,28 +8,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from omnigen_actor import store, uri
+from omnigen_actor import attempts, store, uri
 from omnigen_actor.actor import OmniGenActor
+from omnigen_actor.allowed import Allowed
 from omnigen_actor.engines import EngineSpec, verify_model
 from omnigen_actor.errors import ConfigError, OutputError
 from omnigen_actor.images import EXTENSIONS
-from pipelines import cluster, prometheus, records, run_info
+from pipelines import cluster, lease, prometheus, records, run_info
+from pipelines.choice import Choice
 from pipelines.config import RunConfig
 from pipelines.engine_use import read_engine_use
 from pipelines.fetch import FetchImages
+from pipelines.lease import Lease
 from pipelines.ledger import Ledger
 from pipelines.levels import AwaitMarks, Level, Progress
 from pipelines.locations import locate
 from pipelines.manifest import open_manifest
+from pipelines.places import allowed_of_run
 from pipelines.plan import PlanSummary, stage_plan
+from pipelines.plan_parts import remove_others
 from pipelines.planned import CheckRows, ReadPlan
 from pipelines.records import WriteRecords
+from pipelines.stopping import Stopping, at_each_step
 from pipelines.summary import Summary, Tally
 from pipelines.task_files import load_tasks
 
@@ -54,30 +61,44 @@ def run(
     *,
     on_start: Callable[[int], None] | None = None,
     on_progress: Callable[[Tally], None] | None = None,
+    stop: Event | None = None,
 ) -> Summary:
     """Make every image of ``manifest`` that ``output`` does not have yet, and account for all of them.
 
     ``on_start`` hears how many rows there are to do, ``on_progress`` what has become of them so far. A row's failure is
-    its record. Raises StartupError before an image is made; without rows to do, Ray is not started.
+    its record. Once ``stop`` is set, no batch begins, and those that run have ``grace_s`` to end; the rest is for the
+    next run. Raises StartupError before an image is made; without rows to do, Ray is not started.
     """
     started = time.monotonic()
     tasks = load_tasks(config.tasks)
+    Choice(config.only, config.limit, tasks)  # a condition that is none is told before a model is fetched
     source = open_manifest(manifest, tasks)
-    source = replace(source, base_folder=_image_root(config, source.base_folder))
+    manifest_folder = source.base_folder
+    source = replace(source, base_folder=_image_root(config, manifest_folder))
     model_sha256, store_root = _check_start(config, output)
+    allowed = allowed_of_run(config.inputs, manifest_folder, store_root)
     made_with = run_info.fingerprint(config, model_sha256)
-    history = run_info.read_history(store_root, made_with)
     run_id = run_info.new_run_id()
-    plan = stage_plan(source, config, Ledger.load(store_root), store_root, run_id, tasks=tasks)
-    run_info.write(store_root, made_with, history, run_id, config)
-    if on_start:
-        on_start(plan.num_to_do)
-    tally = Tally()
-    if plan.num_to_do:
-        with cluster.joined(config.ray_address, config.workers), cluster.settings_of_a_run(config.workers):
-            job = _Job(config, store_root, run_id, model_sha256)
-            tally = _execute(job, plan.levels, on_progress or (lambda _: None))
-    return _account(plan, tally, store_root, run_id, started)
+    with lease.hold(store_root, run_id, take_over=config.take_over) as held:
+        remove_others(store_root, run_id)
+        history = run_info.read_history(store_root, made_with, allow_mixed=config.allow_mixed)
+        ledger, earlier = Ledger.load(store_root), history.generations(config.generation)
+        plan = stage_plan(source, config, ledger, store_root, run_id, tasks=tasks, earlier=earlier)
+        del ledger  # it is large, and read again at the end
+        run_info.write(store_root, made_with, history, run_id, config)
+        if on_start:
+            on_start(plan.num_to_do)
+        tally = Tally()
+        stopping = Stopping(stop, uri.join(store_root, store.stop_key(run_id)), config.grace_s)
+        if plan.num_to_do and not stopping.is_asked:
+            attempts.forget(store_root)
+            with cluster.joined(config.ray_address, config.workers), cluster.settings_of_a_run(config.workers):
+                job = _Job(config, store_root, run_id, model_sha256, allowed)
+                tally = _execute(job, plan.levels, stopping, held, on_progress or (lambda _: None))
+            attempts.forget(store_root)
+        held.look()
+        held.check()
+        return _account(plan, tally, store_root, run_id, started)
 
 
 def build_processor(
@@ -96,9 +117,10 @@ def build_processor(
     for the model, output or configuration.
     """
     model_sha256, store_root = _check_start(config, output)
-    job = _Job(config, store_root, run_info.new_run_id(), model_sha256)
-    image_root = _image_root(config, uri.resolve(base_folder, str(Path.cwd())))
-    check_rows = CheckRows(config.generation, image_root, load_tasks(config.tasks))
+    base_folder = uri.resolve(base_folder, str(Path.cwd()))
+    allowed = allowed_of_run(config.inputs, base_folder, store_root)
+    job = _Job(config, store_root, run_info.new_run_id(), model_sha256, allowed)
+    check_rows = CheckRows(config.generation, _image_root(config, base_folder), load_tasks(config.tasks), allowed)
 
     def process(dataset: Dataset) -> Dataset:
         rows = dataset.map(preprocess) if preprocess else dataset
@@ -116,6 +138,7 @@ class _Job:
     store_root: str
     run_id: str
     model_sha256: str
+    allowed: Allowed
 
 
 def _check_start(config: RunConfig, output: str) -> tuple[str, str]:
@@ -143,7 +166,7 @@ def _generate(planned: Dataset, job: _Job, *, fill_batches: bool = False) -> Dat
     config, pool = job.config, cluster.pool_of_this_cluster(job.config.workers)
     max_side = config.generation.max_input_image_size
     batches = planned.repartition(target_num_rows_per_block=config.workers.batch_size, strict=fill_batches)
-    fetched = batches.map_batches(FetchImages(config.inputs, max_side), num_cpus=_FETCH_CPUS, **_BLOCKS)
+    fetched = batches.map_batches(FetchImages(config.inputs, max_side, job.allowed), num_cpus=_FETCH_CPUS, **_BLOCKS)
     return fetched.map_batches(
         OmniGenActor,
         compute=ActorPoolStrategy(min_size=1, initial_size=pool.num_actors, max_size=pool.num_actors),
@@ -160,18 +183,28 @@ def _generate(planned: Dataset, job: _Job, *, fill_batches: bool = False) -> Dat
             "image_format": config.images.image_format,
             "max_input_image_size": max_side,
             "on_waves": prometheus.observe,
+            "max_crashes": config.workers.max_crashes,
+            "stall_timeout_s": config.workers.stall_timeout_s,
         },
         **_BLOCKS,
     )
 
 
-def _execute(job: _Job, levels: Sequence[Level], on_progress: Callable[[Tally], None]) -> Tally:
+def _execute(
+    job: _Job, levels: Sequence[Level], stopping: Stopping, held: Lease, on_progress: Callable[[Tally], None]
+) -> Tally:
     """Run a staged plan, level after level. A row whose parent got no image is skipped, not tried."""
     tally, progress = Tally(), Progress(levels)
-    for outcome in _outcomes(job, progress):
-        tally = records.add(tally, outcome)
-        on_progress(tally)
-        records.report(outcome, progress)
+
+    def check() -> None:
+        held.check()
+        stopping.check()
+
+    with stopping.ending(), at_each_step(check):
+        for outcome in _outcomes(job, progress):
+            tally = records.add(tally, outcome)
+            on_progress(tally)
+            records.report(outcome, progress)
     return tally
 
 
@@ -179,9 +212,10 @@ def _outcomes(job: _Job, progress: Progress) -> Iterator[pa.Table]:
     """What became of each batch, once its records are in the store."""
     import ray
 
-    read = ReadPlan(job.store_root, EXTENSIONS[job.config.images.image_format])
+    stop = uri.join(job.store_root, store.stop_key(job.run_id))
+    read = ReadPlan(job.store_root, EXTENSIONS[job.config.images.image_format], job.allowed, stop)
     parts = ray.data.from_arrow(list(progress.parts()))
-    ready = parts.map_batches(AwaitMarks(), num_cpus=0, concurrency=1, **_BLOCKS)
+    ready = parts.map_batches(AwaitMarks(stop=stop), num_cpus=0, concurrency=1, **_BLOCKS)
     done = _generate(ready.map_batches(read, **_BLOCKS), job)
     outcomes = done.map_batches(WriteRecords(job.store_root, job.run_id), num_cpus=_RECORD_CPUS, **_BLOCKS)
     # Without looking ahead: the last outcome of a level must not wait for the first of the next.
@@ -190,16 +224,11 @@ def _outcomes(job: _Job, progress: Progress) -> Iterator[pa.Table]:
 
 def _account(plan: PlanSummary, tally: Tally, store_root: str, run_id: str, started: float) -> Summary:
     """Compare the plan with the records that are in the store now, and write summary.json."""
-    audit = Ledger.load(store_root).audit(plan.digests)
+    audit = Ledger.load(store_root).audit(plan.digests, plan.is_chosen, plan.known_doubled)
     summary = Summary(
-        num_in=audit.num_in,
-        num_ok=audit.num_ok,
-        num_failed=audit.num_failed,
-        num_skipped=audit.num_skipped,
-        num_doubled=audit.num_doubled,
+        **asdict(audit),
         num_already_done=plan.num_done,
         num_generated=tally.num_done,
-        errors=audit.errors,
         seconds=time.monotonic() - started,
         images_uri=uri.join(store_root, store.IMAGES),
         records_uri=uri.join(store_root, store.RECORDS),

@@ -21,17 +21,23 @@ MAX_NAMED = 5
 Names = Callable[[Sequence[int]], list[str]]
 """Numbers of rows that refer to others -> their ids."""
 
+Pick = Callable[[npt.NDArray[np.bytes_], Sequence[str]], str]
+"""A row's key, an array of one, and the hashes that it may have -> the one that it has."""
+
 
 class Settled(NamedTuple):
     """For each row that refers to others, in order: its depth, and its hash with those of all that it comes from.
 
-    ``parents`` has the digests of its parents, those of row i from ``first[i]`` on.
+    ``child`` has the numbers of these rows among all, ``parent`` those of their parents, of row i from ``first[i]`` to
+    ``first[i + 1]``; ``digests`` are those of all rows.
     """
 
     depth: npt.NDArray[np.int32]
     row_hash: list[str]
-    parents: Digests
+    child: npt.NDArray[np.int64]
+    parent: npt.NDArray[np.int64]
     first: npt.NDArray[np.int64]
+    digests: Digests
 
 
 class Graph:
@@ -41,7 +47,7 @@ class Graph:
         self._digests: list[Digests] = []
         self._num_rows = 0
         self._children: list[int] = []
-        self._hashes: list[str] = []
+        self._hashes: list[tuple[str, ...]] = []
         self._parent_keys: list[bytes] = []
         self._first: list[int] = []
 
@@ -50,30 +56,36 @@ class Graph:
         """Rows so far that refer to others."""
         return len(self._children)
 
-    def add(self, planned: pa.Table, digests: Digests) -> npt.NDArray[np.bool_]:
-        """Take in planned rows and their digests. Returns which of them refer to others."""
+    def add(self, planned: pa.Table, digests: Digests, earlier: Sequence[Sequence[str]] = ()) -> npt.NDArray[np.bool_]:
+        """Take in planned rows and their digests. Returns which of them refer to others.
+
+        ``earlier``: lists of the hashes that the rows had with earlier settings.
+        """
         self._digests.append(digests)
         parents = planned["parents"].to_pylist()
-        hashes = planned["row_hash"]
+        hashes = [planned["row_hash"].to_pylist(), *earlier]
         for index, texts in enumerate(parents):
             if texts:
                 self._children.append(self._num_rows + index)
-                self._hashes.append(hashes[index].as_py())
+                self._hashes.append(tuple(dict.fromkeys(one[index] for one in hashes)))
                 self._first.append(len(self._parent_keys))
                 self._parent_keys += [_key(text) for text in texts]
         self._num_rows += planned.num_rows
         return np.array([bool(texts) for texts in parents], dtype=bool)
 
-    def settle(self, names: Names) -> Settled:
-        """Depths and contents. Raises ManifestError that names rows with unknown parents, or rows in a cycle."""
+    def settle(self, names: Names, pick: Pick | None = None) -> Settled:
+        """Depths and contents. Raises ManifestError that names rows with unknown parents, or rows in a cycle.
+
+        ``pick`` is asked where a row has hashes of earlier settings; the first that it is given is the present one.
+        """
         digests = np.concatenate([np.empty(0, DIGEST), *self._digests])
-        parent = self._find_parents(digests["key"], names)
+        parent = self._find_parents(digests["key"], names) if self._children else np.empty(0, np.int64)
         first = np.array(self._first, dtype=np.int64)
         children = np.array(self._children, dtype=np.int64)
         depth = np.zeros(len(digests), dtype=np.int32)
         is_settled = np.ones(len(digests), dtype=bool)
         is_settled[children] = False
-        row_hash = list(self._hashes)
+        row_hash = [hashes[0] for hashes in self._hashes]
         left = np.arange(len(children))
         ends = np.append(first[1:], len(parent))
         while len(left):
@@ -82,12 +94,15 @@ class Graph:
                 raise ManifestError(_cycle(left, parent, first, children, names))
             for child in left[is_ready].tolist():
                 own = parent[first[child] : ends[child]]
-                row_hash[child] = _chained(row_hash[child], digests["content"][own])
+                chained = [_chained(one, digests["content"][own]) for one in self._hashes[child]]
+                row_hash[child] = chained[0]
+                if pick and len(chained) > 1:
+                    row_hash[child] = pick(digests["key"][children[child], None], chained)
                 digests["content"][children[child]] = bytes.fromhex(row_hash[child][:32])
                 depth[children[child]] = depth[own].max() + 1
             is_settled[children[left[is_ready]]] = True
             left = left[~is_ready]
-        return Settled(depth[children], row_hash, digests[parent], first)
+        return Settled(depth[children], row_hash, children, parent, np.append(first, len(parent)), digests)
 
     def _find_parents(self, keys: npt.NDArray[np.bytes_], names: Names) -> npt.NDArray[np.int64]:
         """The row of each parent."""

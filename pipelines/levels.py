@@ -81,18 +81,25 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class AwaitMarks:
-    """PART in, PART out, once every mark in it is there. Waits for as long as it takes: the run ends it."""
+    """PART in, PART out, once every mark in it is there. Waits for as long as it takes: the run ends it.
+
+    ``stop``: a mark that ends the waiting, too: nothing more is read then.
+    """
 
     sleep: Callable[[float], None] = time.sleep
+    stop: str | None = None
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Raises UriFailed where the store can't be asked."""
         for mark in filter(None, table["mark"].to_pylist()):
             wait_s = _SHORTEST_WAIT_S
-            while not uri.exists(mark):
+            while not (uri.exists(mark) or self._is_stopped()):
                 self.sleep(wait_s)
                 wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
         return table
+
+    def _is_stopped(self) -> bool:
+        return self.stop is not None and uri.exists(self.stop)
 
 
 def read_part(part: str) -> pa.Table:

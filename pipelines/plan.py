@@ -1,38 +1,37 @@
 """The manifest in one pass on the driver: checked, ids compared, what is done left out, the rest written as plan parts.
 
 Knows no images, no engine and no cluster. Rows only pass through; memory grows by about 130 bytes for each manifest
-row (its id's digest, to find duplicates) and by 32 for each planned row (its digests, for the audit after the run).
+row (its id's digest, to find duplicates) and by about 70 for each planned row (its digests, twice for a while).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from omnigen_actor import schema, store, uri
-from omnigen_actor.errors import ManifestError, OutputError
+from omnigen_actor import store, uri
 from omnigen_actor.tasks import DEFAULT_TASKS, TaskTable
-from pipelines import values
-from pipelines.check import Checked, check_parts, planned_schema
+from pipelines.check import planned_schema
+from pipelines.choice import Choice, follow_parents
 from pipelines.config import GenerationConfig, RunConfig
-from pipelines.graph import Graph
-from pipelines.ledger import DIGEST, Digests, Ledger, digest
+from pipelines.duplicates import Planned, UniqueRows
+from pipelines.graph import Graph, Pick, Settled
+from pipelines.ledger import Digests, Ledger, Standing, Standings, digest, digests_of, is_to_do
 from pipelines.levels import Level
 from pipelines.manifest import Manifest
+from pipelines.plan_parts import PlanWriter
 from pipelines.references import mark_skipped, replace_columns
 from pipelines.spool import Spool
 
-ROWS_PER_PART = 4096
-ROWS_PER_ROW_GROUP = 512
+_NO_ORPHANS: dict[int, str] = {}
+_ROWS_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +41,11 @@ class PlanSummary:
     ``levels``: what is to do, by the depth of the rows: those of one level need only levels before it.
 
     ``num_rows`` counts the manifest's rows, all others (id, sample) pairs: ``num_planned`` = ``num_done`` +
-    ``num_to_do``, and ``num_bad`` of the planned failed their check. ``num_duplicates`` rows repeat another in
+    ``num_left_out`` + ``num_to_do``, and ``num_bad`` of the planned failed their check. ``num_done`` have a record that
+    stays; ``num_left_out`` have none, and the run is not to make them. ``num_duplicates`` rows repeat another in
     everything and are planned once. ``pixel_steps`` is the work ahead: output pixels × steps, taking the largest input
-    size where the input gives the size. Tasks that don't exist count as ``unknown``. ``digests`` has every planned row.
+    size where the input gives the size. Tasks that don't exist count as ``unknown``. ``digests`` has every planned row,
+    ``is_chosen`` whether the run answers for it, and ``known_doubled`` the keys that had two records before.
     """
 
     plan_uri: str
@@ -54,10 +55,13 @@ class PlanSummary:
     num_planned: int
     num_bad: int
     num_done: int
+    num_left_out: int
     num_to_do: int
     num_per_task: dict[str, int]
     pixel_steps: int
     digests: Digests = field(repr=False)
+    is_chosen: npt.NDArray[np.bool_] = field(repr=False)
+    known_doubled: npt.NDArray[np.bytes_] = field(repr=False)
 
     @property
     def part_uris(self) -> tuple[str, ...]:
@@ -73,40 +77,59 @@ def stage_plan(
     run_id: str,
     *,
     tasks: TaskTable = DEFAULT_TASKS,
+    earlier: Sequence[GenerationConfig] = (),
 ) -> PlanSummary:
     """Check every row and write what is to do to ``plan/<run_id>/part-*.parquet``; nothing when nothing is to do.
 
+    ``earlier``: other settings that rows of the store were made with, and by which they count as done.
+
     Raises ManifestError when two rows of different content share an id, or when the manifest can't be read to its end;
-    OutputError when the store can't be written.
+    ConfigError when no row is chosen; OutputError when the store can't be written.
     """
-    plan_uri = uri.join(store_root, store.PLAN, run_id)
-    part_schema = planned_schema(manifest.schema)
-    levels, counts, graph = _Levels(plan_uri, part_schema), _Counts(), Graph()
-    with closing(Spool(part_schema)) as spool:
-        for planned in _unique_rows(manifest, config.generation, tasks, counts):
-            digests = digest(planned)
-            is_child = pa.array(graph.add(planned, digests))
-            spool.add(planned.filter(is_child))
-            roots = planned.filter(pc.invert(is_child))
-            to_do = ledger.split(roots, retry_failed=config.retry_failed)
-            counts.add(roots, digests[~np.asarray(is_child)], to_do, config.generation, tasks)
-            levels.add(to_do)
-        for planned, orphans in _settled(graph, spool, ledger, retry_failed=config.retry_failed):
-            to_do = ledger.split(mark_skipped(planned, orphans), retry_failed=config.retry_failed)
-            counts.add(planned, digest(planned), to_do, config.generation, tasks)
-            levels.add(to_do)
+    plan_uri, part_schema = uri.join(store_root, store.PLAN, run_id), planned_schema(manifest.schema)
+    rows = UniqueRows(manifest, config.generation, tasks, earlier)
+    choice, graph = Choice(config.only, config.limit, tasks), Graph()
+    stage = _Stage(ledger, PlanWriter(plan_uri, part_schema), _Counts(), config, tasks)
+    with closing(Spool(part_schema)) as roots, closing(Spool(part_schema)) as children:
+        is_root = [np.empty(0, bool)]
+        for planned in rows:
+            table = _as_recorded(planned, ledger, config.retry_failed)
+            digests = digest(table)
+            is_child = graph.add(table, digests, planned.earlier)
+            children.add(table.filter(pa.array(is_child)))
+            is_root.append(~is_child)
+            own = table.filter(pa.array(~is_child))
+            if choice.is_open:
+                stage.add(own, is_to_do(ledger.stand(digests[~is_child], retry=config.retry_failed)))
+            else:  # whether a root is needed shows at the end
+                choice.see(table)
+                roots.add(own)
+        settled = graph.settle(children.ids, _pick_recorded(ledger, config.retry_failed) if earlier else None)
+        standing = _standing(ledger, settled, config.retry_failed, of_all=not choice.is_open)
+        to_do, is_chosen = choice.settle(standing, settled)
+        of_roots = to_do[np.concatenate(is_root)]
+        for table, start in _numbered(roots):
+            stage.add(table, of_roots[start : start + table.num_rows])
+        for table, start in _numbered(children):
+            whole, orphans = _with_lineage(table, start, settled, standing)
+            stage.add(whole, to_do[settled.child[start : start + table.num_rows]], orphans)
+    num_left_out = int(np.sum((standing == Standing.NEW) & ~to_do))
+    counts = stage.counts
     return PlanSummary(
         plan_uri=plan_uri,
-        levels=levels.finish(),
-        num_rows=counts.num_rows,
-        num_duplicates=counts.num_duplicates,
+        levels=stage.writer.finish(),
+        num_rows=rows.num_rows,
+        num_duplicates=rows.num_duplicates,
         num_planned=counts.num_planned,
         num_bad=counts.num_bad,
-        num_done=counts.num_planned - counts.num_to_do,
+        num_done=counts.num_planned - counts.num_to_do - num_left_out,
+        num_left_out=num_left_out,
         num_to_do=counts.num_to_do,
         num_per_task=dict(counts.per_task.most_common()),
         pixel_steps=counts.pixel_steps,
-        digests=np.concatenate([np.empty(0, DIGEST), *counts.digests]),
+        digests=settled.digests,
+        is_chosen=is_chosen,
+        known_doubled=ledger.doubled,
     )
 
 
@@ -114,24 +137,34 @@ def stage_plan(
 class _Counts:
     """The figures of the summary while they grow."""
 
-    num_rows: int = 0
-    num_duplicates: int = 0
     num_planned: int = 0
     num_bad: int = 0
     num_to_do: int = 0
     pixel_steps: int = 0
     per_task: Counter[str] = field(default_factory=Counter)
-    digests: list[Digests] = field(default_factory=list)
 
-    def add(
-        self, planned: pa.Table, digests: Digests, to_do: pa.Table, generation: GenerationConfig, tasks: TaskTable
-    ) -> None:
-        self.num_planned += planned.num_rows
-        self.num_bad += planned.num_rows - planned.column("error_kind").null_count
-        self.num_to_do += to_do.num_rows
-        self.pixel_steps += _pixel_steps(to_do, generation.max_input_image_size)
-        self.per_task.update(task if task in tasks else "unknown" for task in planned.column("task").to_pylist())
-        self.digests.append(digests)
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """Takes planned rows in: counts them all and writes those that are to do."""
+
+    ledger: Ledger
+    writer: PlanWriter
+    counts: _Counts
+    config: RunConfig
+    tasks: TaskTable
+
+    def add(self, planned: pa.Table, is_to_do: npt.NDArray[np.bool_], orphans: dict[int, str] = _NO_ORPHANS) -> None:
+        """``orphans``: messages for rows, by their place, whose parents have no image and are not tried again."""
+        to_do = self.ledger.next_attempt(mark_skipped(planned, orphans).filter(pa.array(is_to_do)))
+        counts = self.counts
+        counts.num_planned += planned.num_rows
+        counts.num_bad += planned.num_rows - planned.column("error_kind").null_count
+        counts.num_to_do += to_do.num_rows
+        counts.pixel_steps += _pixel_steps(to_do, self.config.generation.max_input_image_size)
+        tasks = planned.column("task").to_pylist()
+        counts.per_task.update(task if task in self.tasks else "unknown" for task in tasks)
+        self.writer.add(to_do)
 
 
 def _pixel_steps(to_do: pa.Table, largest_side: int) -> int:
@@ -141,153 +174,66 @@ def _pixel_steps(to_do: pa.Table, largest_side: int) -> int:
     return int(pc.sum(work).as_py() or 0)
 
 
-# --- references ---
+# --- what is done already ---
 
 
-def _settled(
-    graph: Graph, spool: Spool, ledger: Ledger, *, retry_failed: bool
-) -> Iterator[tuple[pa.Table, dict[int, str]]]:
-    """The rows that refer to others, with their depth and what they come from; and messages for those, by their place,
-    whose parents have no image from an earlier run and are not tried again.
-    """
-    if not graph.num_children:
-        return
-    settled = graph.settle(spool.ids)
-    is_lost = ledger.lost(settled.parents) & (not retry_failed)
+def _as_recorded(planned: Planned, ledger: Ledger, retry: Sequence[str]) -> pa.Table:
+    """The planned rows, those that are done with earlier settings with the hash that they were done with."""
+    hashes = planned.table["row_hash"].to_pylist()
+    own = is_to_do(ledger.stand(digest(planned.table), retry=retry))
+    for earlier in planned.earlier:
+        table = replace_columns(planned.table, {"row_hash": earlier})
+        is_done = own & ~is_to_do(ledger.stand(digest(table), retry=retry))
+        for index in np.flatnonzero(is_done).tolist():
+            hashes[index] = earlier[index]
+        own &= ~is_done
+    return replace_columns(planned.table, {"row_hash": hashes}) if planned.earlier else planned.table
+
+
+def _pick_recorded(ledger: Ledger, retry: Sequence[str]) -> Pick:
+    """For rows that refer to others: the hash under which a row is done, or else the present one."""
+
+    def pick(key: npt.NDArray[np.bytes_], hashes: Sequence[str]) -> str:
+        standing = ledger.stand(digests_of(key, hashes), retry=retry)
+        is_done = ~is_to_do(standing)
+        is_done[1:] &= standing[1:] != Standing.SKIPPED  # it may yet be made, and then with the present settings
+        return hashes[int(np.argmax(is_done))]
+
+    return pick
+
+
+def _standing(ledger: Ledger, settled: Settled, retry: Sequence[str], *, of_all: bool) -> Standings:
+    """The Standing of every row, or of those alone that are parents or refer to some; that of others is NEW."""
+    standing = np.full(len(settled.digests), Standing.NEW, np.uint8)
+    wanted = np.arange(len(standing)) if of_all else np.union1d(settled.child, settled.parent)
+    for start in range(0, len(wanted), _ROWS_AT_ONCE):
+        part = wanted[start : start + _ROWS_AT_ONCE]
+        standing[part] = ledger.stand(settled.digests[part], retry=retry)
+    follow_parents(standing, settled)
+    return standing
+
+
+def _numbered(spool: Spool) -> Iterator[tuple[pa.Table, int]]:
+    """Its tables, each with the number of its first row."""
     start = 0
     for table in spool.read():
-        stop = start + table.num_rows
-        columns = {"depth": settled.depth[start:stop].tolist(), "row_hash": settled.row_hash[start:stop]}
-        orphans = {}
-        for index, parents in enumerate(table["parents"].to_pylist()):
-            first = settled.first[start + index]
-            lost = next((parent for place, parent in enumerate(parents) if is_lost[first + place]), None)
-            if lost is not None:
-                orphans[index] = f"row {lost!r} has no image since an earlier run; --retry-failed tries it again"
-        yield replace_columns(table, columns), orphans
-        start = stop
+        yield table, start
+        start += table.num_rows
 
 
-# --- duplicates ---
-
-
-def _unique_rows(
-    manifest: Manifest, generation: GenerationConfig, tasks: TaskTable, counts: _Counts
-) -> Iterator[pa.Table]:
-    """The planned rows of the manifest, those of a repeated row left out and counted."""
-    seen: dict[bytes, int] = {}
-    for batch in manifest.batches():
-        for checked in check_parts(batch, generation, manifest.base_folder, tasks, rows_per_part=ROWS_PER_PART):
-            is_new = _find_new(checked, batch, counts.num_rows, seen)
-            counts.num_duplicates += int(np.sum(~is_new))
-            yield checked.table if is_new.all() else checked.table.filter(pa.array(is_new[checked.combination]))
-        counts.num_rows += batch.num_rows
-
-
-def _find_new(checked: Checked, batch: pa.Table, num_before: int, seen: dict[bytes, int]) -> npt.NDArray[np.bool_]:
-    """For each combination of a part: whether its id is new. Remembers its row's number and content under the id."""
-    _, first = np.unique(checked.combination, return_index=True)
-    rows = checked.row_index[first]
-    num_samples = np.diff(first, append=len(checked.combination))
-    digests = digest(checked.table)[first]
-    own = zip(_chunks(digests["key"]), _chunks(digests["content"]), strict=True)
-    users = zip(*_user_cells(checked.table, first), strict=True)
-    is_new = np.ones(len(rows), dtype=bool)
-    for position, (key, row_hash) in enumerate(own):
-        content = _content(row_hash, int(num_samples[position]), next(users, ()))
-        number = num_before + int(rows[position]) + 1
-        earlier = seen.setdefault(key, number << 64 | content)
-        is_new[position] = earlier >> 64 == number
-        if not is_new[position] and earlier & _MASK_64 != content:
-            row_id = checked.table.column("id")[int(first[position])].as_py()
-            raise ManifestError(_clash(row_id, earlier >> 64, number, has_id=_has_id(batch, int(rows[position]))))
-    return is_new
-
-
-_MASK_64 = 2**64 - 1
-
-
-def _content(row_hash: bytes, num_samples: int, user_cells: tuple[object, ...]) -> int:
-    text = repr((row_hash, num_samples, user_cells))
-    return int.from_bytes(blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "big")
-
-
-def _chunks(digests: npt.NDArray[np.bytes_]) -> list[bytes]:
-    """The digests as bytes, with the trailing zeros that numpy's own items lose."""
-    whole = np.ascontiguousarray(digests).tobytes()
-    return [whole[start : start + 16] for start in range(0, len(whole), 16)]
-
-
-def _user_cells(table: pa.Table, positions: npt.NDArray[np.int64]) -> list[list[object]]:
-    users = table.select([one.name for one in schema.user_fields(table.schema)]).take(positions)
-    return [values.read_column(users, index) for index in range(users.num_columns)]
-
-
-def _has_id(batch: pa.Table, row: int) -> bool:
-    return "id" in batch.column_names and batch.column("id")[row].is_valid
-
-
-def _clash(row_id: str, earlier: int, number: int, *, has_id: bool) -> str:
-    if has_id:
-        return (
-            f"rows {earlier} and {number} of the manifest have the same id {row_id!r} and different content; rename one"
-        )
-    return (
-        f"rows {earlier} and {number} of the manifest ask for the same image, have no id (made from their content: "
-        f"{row_id!r}) and differ in other columns; give them ids"
-    )
-
-
-# --- parts ---
-
-
-class _Levels:
-    """Parts of the plan by the depth of their rows."""
-
-    def __init__(self, plan_uri: str, part_schema: pa.Schema) -> None:
-        self._plan_uri = plan_uri
-        self._schema = part_schema
-        self._parts: dict[int, _Parts] = {}
-
-    def add(self, rows: pa.Table) -> None:
-        for depth in pc.unique(rows["depth"]).to_pylist():
-            if depth not in self._parts:
-                folder = uri.join(self._plan_uri, f"depth-{depth:04d}") if depth else self._plan_uri
-                self._parts[depth] = _Parts(folder, self._schema)
-            self._parts[depth].add(rows.filter(pc.equal(rows["depth"], depth)))
-
-    def finish(self) -> tuple[Level, ...]:
-        """Write what is left. Each level that has rows, lowest depth first."""
-        return tuple(self._parts[depth].finish(depth) for depth in sorted(self._parts))
-
-
-class _Parts:
-    """Collects rows and writes them as Parquet files of ROWS_PER_PART rows."""
-
-    def __init__(self, plan_uri: str, part_schema: pa.Schema) -> None:
-        self._uris: list[str] = []
-        self._num_rows = 0
-        self._plan_uri = plan_uri
-        self._rows = part_schema.empty_table()
-
-    def add(self, rows: pa.Table) -> None:
-        self._rows = pa.concat_tables([self._rows, rows.cast(self._rows.schema)])
-        while self._rows.num_rows >= ROWS_PER_PART:
-            self._write(self._rows.slice(0, ROWS_PER_PART))
-            self._rows = self._rows.slice(ROWS_PER_PART)
-
-    def finish(self, depth: int) -> Level:
-        if self._rows.num_rows:
-            self._write(self._rows)
-        return Level(depth=depth, folder=self._plan_uri, parts=tuple(self._uris), num_rows=self._num_rows)
-
-    def _write(self, rows: pa.Table) -> None:
-        sink = pa.BufferOutputStream()
-        pq.write_table(rows, sink, row_group_size=ROWS_PER_ROW_GROUP, compression="zstd")
-        part_uri = uri.join(self._plan_uri, f"part-{len(self._uris):05d}.parquet")
-        try:
-            uri.write_bytes(part_uri, sink.getvalue().to_pybytes())
-        except OSError as error:
-            raise OutputError(f"the plan can't be written: {error}") from None
-        self._uris.append(part_uri)
-        self._num_rows += rows.num_rows
+def _with_lineage(
+    table: pa.Table, start: int, settled: Settled, standing: Standings
+) -> tuple[pa.Table, dict[int, str]]:
+    """Rows that refer to others, with their depth and what they come from; and messages for those, by their place,
+    whose parents have no image from an earlier run and are not tried again.
+    """
+    stop = start + table.num_rows
+    columns = {"depth": settled.depth[start:stop].tolist(), "row_hash": settled.row_hash[start:stop]}
+    is_lost = np.isin(standing[settled.parent], (Standing.FAILED, Standing.SKIPPED))
+    orphans = {}
+    for index, parents in enumerate(table["parents"].to_pylist()):
+        first = settled.first[start + index]
+        lost = next((parent for place, parent in enumerate(parents) if is_lost[first + place]), None)
+        if lost is not None:
+            orphans[index] = f"row {lost!r} has no image since an earlier run; --retry-failed tries it again"
+    return replace_columns(table, columns), orphans

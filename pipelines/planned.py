@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from omnigen_actor import uri
+from omnigen_actor.allowed import Allowed
 from omnigen_actor.tasks import DEFAULT_TASKS, TaskTable
 from pipelines import check, references
 from pipelines.config import GenerationConfig
@@ -16,15 +18,20 @@ from pipelines.levels import read_part
 class ReadPlan:
     """PART in, the planned rows of those parts out, their references URIs of the store's images.
 
-    Raises UriNotFound, UriFailed: no run goes on without its plan.
+    Rows that name what is not ``allowed`` are failed here, where a path is the path of the machine that reads it.
+    No rows once there is the mark ``stop``. Raises UriNotFound, UriFailed: no run goes on without its plan.
     """
 
     store_root: str
     extension: str
+    allowed: Allowed
+    stop: str | None = None
 
     def __call__(self, table: pa.Table) -> pa.Table:
         planned = pa.concat_tables(read_part(part) for part in table["part"].to_pylist())
-        return references.to_store(planned, self.store_root, self.extension)
+        if self.stop is not None and uri.exists(self.stop):
+            return planned.slice(0, 0)
+        return check.refuse_places(references.to_store(planned, self.store_root, self.extension), self.allowed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +41,10 @@ class CheckRows:
     generation: GenerationConfig
     base_folder: str
     tasks: TaskTable = DEFAULT_TASKS
+    allowed: Allowed | None = None
 
     def __call__(self, table: pa.Table) -> pa.Table:
         if check.is_planned(table.schema):
             return table
-        return references.refuse(check.check_table(table, self.generation, self.base_folder, self.tasks))
+        planned = references.refuse(check.check_table(table, self.generation, self.base_folder, self.tasks))
+        return check.refuse_places(planned, self.allowed) if self.allowed else planned

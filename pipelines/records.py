@@ -78,7 +78,9 @@ def count(table: pa.Table) -> pa.Table:
 def report(outcomes: pa.Table, progress: Progress) -> None:
     """Tell how many rows of which depth are done, and which of them have no image."""
     for row in outcomes.to_pylist():
-        progress.add(row["depth"], row["num_ok"] + row["num_failed"] + row["num_skipped"], row["lost"])
+        num_rows = row["num_ok"] + row["num_failed"] + row["num_skipped"]
+        if num_rows:  # a batch that was handed back has no depth
+            progress.add(row["depth"], num_rows, row["lost"])
 
 
 def add(tally: Tally, outcomes: pa.Table) -> Tally:

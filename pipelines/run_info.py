@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
@@ -13,9 +15,12 @@ from typing import Any
 from omnigen_actor import store, uri
 from omnigen_actor.checkpoint.adapters import parse_adapter
 from omnigen_actor.errors import OutputError
-from pipelines.config import RunConfig
+from pipelines.config import GenerationConfig, RunConfig
 
 _PACKAGES = ("omnigen-batch", "ray", "torch", "transformers", "diffusers", "numpy", "pillow", "pyarrow")
+RUN_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
+"""What ``new_run_id`` gives."""
+
 _MAX_BYTES = 64 * 2**20
 _BEFORE = {"vae_dtype": "float32", "approximations": [], "adapters": []}
 """What a store was made with whose ``run.json`` is older than these settings."""
@@ -44,32 +49,69 @@ def fingerprint(config: RunConfig, model_sha256: str) -> dict[str, Any]:
     return own | generation
 
 
-def read_history(store_root: str, expected: dict[str, Any]) -> list[dict[str, Any]]:
-    """The runs so far; none in a new store. Raises OutputError when the store's images were made with anything else."""
+@dataclass(frozen=True, slots=True)
+class History:
+    """The runs of a store so far, and what earlier ones made images with if that was not the same (--allow-mixed).
+
+    ``earlier``: ``{"fingerprint": …, "run_ids": […]}``, oldest first; the runs in none of them had the present one.
+    """
+
+    runs: Sequence[dict[str, Any]] = ()
+    earlier: Sequence[dict[str, Any]] = ()
+
+    def generations(self, present: GenerationConfig) -> list[GenerationConfig]:
+        """The defaults of rows that earlier images were made with, the newest first, beside the present ones."""
+        found: dict[GenerationConfig, None] = {}
+        for one in reversed(self.earlier):
+            own = {entry.name for entry in dataclasses.fields(GenerationConfig)} & one["fingerprint"].keys()
+            values = {name: one["fingerprint"][name] for name in own}
+            found[GenerationConfig(**{**values, "num_samples": present.num_samples})] = None
+        found.pop(present, None)
+        return list(found)
+
+
+def read_history(store_root: str, expected: dict[str, Any], *, allow_mixed: bool = False) -> History:
+    """The runs so far; none in a new store.
+
+    Raises OutputError when the last one made images with anything else and ``allow_mixed`` is not given, and for
+    another image format in any case: a reference to a row finds its image by it.
+    """
     try:
         text = uri.read_bytes(uri.join(store_root, store.RUN_KEY), max_bytes=_MAX_BYTES)
         found = json.loads(text)
-        made_with, runs = _BEFORE | dict(found["fingerprint"]), list(found["runs"])
+        made_with = _BEFORE | dict(found["fingerprint"])
+        history = History(list(found["runs"]), list(found.get("earlier", ())))
+        history.generations(GenerationConfig())
     except uri.UriNotFound:
-        return []
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return History()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise OutputError(f"{store.RUN_KEY} of {uri.redact(store_root)!r} can't be read ({error})") from None
     different = sorted(name for name in made_with.keys() | expected if made_with.get(name) != expected.get(name))
-    if different:
-        changes = ", ".join(f"{name}={made_with.get(name)!r} (now {expected.get(name)!r})" for name in different)
-        raise OutputError(
-            f"output {uri.redact(store_root)!r} holds images made with {changes}: "
-            "choose another output, or the same settings"
-        )
-    return runs
+    if not different:
+        return history
+    changes = ", ".join(f"{name}={made_with.get(name)!r} (now {expected.get(name)!r})" for name in different)
+    what = (
+        f"output {uri.redact(store_root)!r} holds images made with {changes}: choose another output, the same settings"
+    )
+    if "image_format" in different:
+        raise OutputError(f"{what.replace(', the', ' or the')}; a store has one image format")
+    if not allow_mixed:
+        raise OutputError(f"{what}, or --allow-mixed: what is done stays, the rest is made with the new ones")
+    return _with_earlier(history, made_with)
 
 
-def write(
-    store_root: str, made_with: dict[str, Any], runs: Sequence[dict[str, Any]], run_id: str, config: RunConfig
-) -> None:
+def _with_earlier(history: History, made_with: dict[str, Any]) -> History:
+    """The history once the next run has other settings than the last one."""
+    told = {run_id for one in history.earlier for run_id in one["run_ids"]}
+    run_ids = [run["run_id"] for run in history.runs if run["run_id"] not in told]
+    return History(history.runs, [*history.earlier, {"fingerprint": made_with, "run_ids": run_ids}])
+
+
+def write(store_root: str, made_with: dict[str, Any], history: History, run_id: str, config: RunConfig) -> None:
     """Add a run to the history."""
     settings = dataclasses.asdict(config) | {"model": uri.redact(config.model)}
     settings["engine"]["adapters"] = _named(config.engine.adapters)
+    settings["inputs"]["allow"] = [uri.redact(place) for place in config.inputs.allow]
     settings["inputs"]["image_root"] = config.inputs.image_root and uri.redact(config.inputs.image_root)
     run = {
         "run_id": run_id,
@@ -77,7 +119,7 @@ def write(
         "config": settings,
         "versions": _versions(),
     }
-    content = {"fingerprint": made_with, "runs": [*runs, run]}
+    content = {"fingerprint": made_with, "earlier": list(history.earlier), "runs": [*history.runs, run]}
     text = json.dumps(content, indent=2) + "\n"
     uri.write_bytes(uri.join(store_root, store.RUN_KEY), text.encode())
 

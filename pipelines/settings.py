@@ -27,6 +27,7 @@ class Setting:
     """One leaf of RunConfig. ``section`` is empty for RunConfig's own fields.
 
     One that ``repeats`` is a tuple of items of ``kind``: a list in YAML, an option that may be given several times.
+    One with a ``bare`` value is a tuple of names that may also stand alone: ``true`` in YAML, an option without names.
     """
 
     section: str
@@ -41,6 +42,11 @@ class Setting:
     def path(self) -> str:
         """Its name in a file: ``generation.steps``."""
         return f"{self.section}.{self.name}" if self.section else self.name
+
+    @property
+    def bare(self) -> tuple[str, ...]:
+        """What it is when it stands alone; empty where it can't."""
+        return tuple(self.metadata.get("bare", ()))
 
     def from_text(self, text: str, origin: str) -> Any:
         """The value of an option; ``none`` unsets what may be unset. Raises ConfigError that names ``origin``."""
@@ -58,6 +64,8 @@ class Setting:
 
     def from_yaml(self, value: object, origin: str) -> Any:
         """The value in a file. Raises ConfigError that names ``origin``."""
+        if self.bare and isinstance(value, bool):
+            return self.bare if value else ()
         if self.repeats:
             return tuple(self._item(item, origin) for item in self._items(value, origin))
         return None if value is None and self.optional else self._item(value, origin)
@@ -66,7 +74,8 @@ class Setting:
         if value is None:
             return []
         if not isinstance(value, list):
-            raise ConfigError(f"{origin}: {reprlib.repr(value)} must be a list, or null for none")
+            bare = ", true or false" if self.bare else ", or null for none"
+            raise ConfigError(f"{origin}: {reprlib.repr(value)} must be a list{bare}")
         return value
 
     def _item(self, value: object, origin: str) -> Any:

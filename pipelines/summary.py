@@ -1,4 +1,4 @@
-"""What a run amounts to: Tally while it goes on, Summary once it is over. Knows nothing of where they are shown."""
+"""What a run amounts to: Tally while it goes on, Audit and Summary at its end. Knows not where they are shown."""
 
 from __future__ import annotations
 
@@ -25,30 +25,27 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
-    """The account of a whole output: every row of the manifest, whichever run finished it.
+class Audit:
+    """What became of the distinct (id, sample) of a manifest, by the records in the store.
 
-    ``num_in`` counts the distinct (id, sample) of the manifest; ``num_ok``, ``num_failed`` and ``num_skipped`` count
-    those among them whose current record says so, each once: a lost row makes the sum too small, and a row recorded
-    twice can't hide it, as ``num_doubled`` counts those. ``num_generated`` were finished by this run and
-    ``num_already_done`` by earlier ones.
-    ``errors`` holds (kind, count, one example message), most frequent first. ``seconds`` is this run's wall time, and
-    ``engine`` what its engines took; None where nothing ran, or they gave no account.
+    ``num_in`` counts them all; ``num_ok``, ``num_failed`` and ``num_skipped`` those whose current record says so;
+    ``num_left_out`` those without a record of their content that this run was not to make (--only, --limit), and
+    ``num_missing`` those that it was: a lost row. ``num_doubled`` counts rows with two records of the same, last
+    attempt that the run made or that contradict each other: only a fault of the pipeline or a second run makes those.
+    ``num_not_chosen`` of the recorded rows are none that the run was asked for, and ``num_not_chosen_failed`` of these
+    have no image. ``errors``: (kind, count, one example message) of failed and skipped rows, most frequent first.
     """
 
-    num_in: int
-    num_ok: int
-    num_failed: int
-    num_skipped: int
-    num_already_done: int
-    num_generated: int
-    errors: Sequence[tuple[str, int, str]]
-    seconds: float
-    images_uri: str
-    records_uri: str
-    summary_uri: str
+    num_in: int = 0
+    num_ok: int = 0
+    num_failed: int = 0
+    num_skipped: int = 0
+    num_left_out: int = 0
+    num_missing: int = 0
     num_doubled: int = 0
-    engine: EngineUse | None = None
+    num_not_chosen: int = 0
+    num_not_chosen_failed: int = 0
+    errors: Sequence[tuple[str, int, str]] = ()
 
     @property
     def num_recorded(self) -> int:
@@ -57,13 +54,32 @@ class Summary:
 
     @property
     def adds_up(self) -> bool:
-        """Whether in = ok + failed + skipped, each row recorded once."""
-        return self.num_in == self.num_recorded and not self.num_doubled
+        """Whether in = ok + failed + skipped + left out, each row recorded once."""
+        return self.num_in == self.num_recorded + self.num_left_out and not self.num_doubled
 
     @property
     def percent_without_image(self) -> float:
-        """Share of the rows that failed or were skipped because a row they need failed: 0 to 100."""
-        return 100 * (self.num_failed + self.num_skipped) / self.num_in if self.num_in else 0.0
+        """Share of the chosen rows that failed or were skipped because a row they need failed: 0 to 100."""
+        num_chosen = self.num_in - self.num_left_out - self.num_not_chosen
+        num_lost = self.num_failed + self.num_skipped - self.num_not_chosen_failed
+        return 100 * num_lost / num_chosen if num_chosen else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary(Audit):
+    """The account of a whole output: every row of the manifest, whichever run finished it.
+
+    ``num_generated`` rows were finished by this run and ``num_already_done`` by earlier ones. ``seconds`` is this run's
+    wall time, and ``engine`` what its engines took; None where nothing ran, or they gave no account.
+    """
+
+    num_already_done: int
+    num_generated: int
+    seconds: float
+    images_uri: str
+    records_uri: str
+    summary_uri: str
+    engine: EngineUse | None = None
 
     def to_json(self) -> str:
         """The text of ``summary.json``."""

@@ -3,19 +3,22 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow as pa
 import pytest
 from PIL import Image
 
+from omnigen_actor import images
 from omnigen_actor.actor import OmniGenActor
 from omnigen_actor.engine_settings import EngineSettings
 from omnigen_actor.engines import EngineSpec
-from omnigen_actor.errors import ErrorKind, ModelError, RowError, Stage
+from omnigen_actor.errors import EngineLost, ErrorKind, ModelError, RowError, Stage
 from omnigen_actor.fake import FAKE_SHA256, FakeEngine
 from omnigen_actor.schema import FETCHED, RECORD, TIMING_COLUMNS, user_fields
 from omnigen_actor.types import Engine, Failure, ModelInfo, Outcome, Request, Result, Wave
@@ -302,3 +305,162 @@ def test_an_engine_that_keeps_no_account_of_its_waves_works(tmp_path: Path, capl
     assert (record["status"], record["approximations"]) == ("ok", [])
     assert not (tmp_path / "metrics").exists()
     assert caplog.text == ""
+
+
+# --- processes that die ---
+
+
+class Died(BaseException):
+    """In place of a process that ends: nothing in it catches this."""
+
+
+class Dying(Scripted):
+    """Its process dies with the row ``killer``."""
+
+    def misbehave(self, requests: Sequence[Request]) -> Iterator[Outcome]:
+        for request in requests:
+            if request.prompt == "killer":
+                raise Died
+            yield from super().misbehave([request])
+
+
+def leave(code: int) -> NoReturn:
+    raise Died(code)
+
+
+def run_on(tmp_path: Path, table: pa.Table, **more: Any) -> tuple[list[dict[str, Any]], list[list[list[str]]]]:
+    """As a cluster does: the batch again in a new process, until one lives. Also what each engine was asked for."""
+    calls = []
+    for _ in range(10):
+        engine = Dying()
+        calls.append(engine.calls)
+        try:
+            return run(tmp_path, table, lambda engine=engine: engine, **more), calls  # type: ignore[misc]
+        except Died:
+            continue
+    raise AssertionError("no end")
+
+
+def test_a_row_that_kills_its_process_fails_as_poison_and_its_neighbours_are_as_without_it(tmp_path: Path) -> None:
+    rows = [{"id": f"r{n}", "prompt": f"cat {n}"} for n in range(4)]
+    alone, _ = run_on(tmp_path / "alone", fetched(*rows))
+    rows.insert(2, {"id": "bad", "prompt": "killer"})
+    records, calls = run_on(tmp_path / "all", fetched(*rows))
+    (bad,) = (record for record in records if record["id"] == "bad")
+    assert (bad["status"], bad["error_kind"], bad["error_stage"]) == ("failed", "poison", "generate")
+    assert "died 2 times" in bad["error"]
+    assert "--retry-failed poison" in bad["error"]
+    assert bad["output_key"] is None
+    assert calls == [
+        [["r0", "r1", "bad", "r2", "r3"]],
+        [["r0"], ["r1"], ["bad"]],
+        [["r0"], ["r1"], ["bad"]],
+        [["r0"], ["r1"], ["r2"], ["r3"]],
+    ]
+    assert [r["sha256"] for r in records if r["id"] != "bad"] == [r["sha256"] for r in alone]
+    assert [r["id"] for r in records] == ["r0", "r1", "bad", "r2", "r3"]
+
+
+@pytest.mark.parametrize("max_crashes", [1, 4])
+def test_a_row_is_tried_alone_as_often_as_is_allowed(tmp_path: Path, max_crashes: int) -> None:
+    ((record,), calls) = run_on(tmp_path, fetched({"prompt": "killer"}), max_crashes=max_crashes)
+    assert record["error_kind"] == "poison"
+    assert len(calls) == 1 + max_crashes + 1
+    assert calls[-1] == []
+
+
+def test_a_process_that_died_once_costs_no_row(tmp_path: Path) -> None:
+    table = fetched({}, {"error_kind": "not_found", "error_stage": "fetch", "error": "gone"}, {"steps": 0}, {})
+    with pytest.raises(Died):
+        run(tmp_path, table, lambda: Leaving(Died()))
+    engine = Scripted()
+    records = run(tmp_path, table, lambda: engine)
+    assert [r["status"] for r in records] == ["ok", "failed", "failed", "ok"]
+    assert errors(records)[1:3] == [("not_found", "fetch"), ("bad_parameter", "check")]
+    assert engine.calls == [["row0"], ["row3"]]
+
+
+def test_a_batch_that_has_ended_leaves_no_diary(tmp_path: Path) -> None:
+    run(tmp_path, fetched({}, {"prompt": "[fail]"}))
+    assert [path for path in (tmp_path / "attempts").rglob("*") if path.is_file()] == []
+
+
+def test_a_store_without_room_for_diaries_fails_no_row(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "attempts").write_text("in the way")
+    (record,) = run(tmp_path, fetched({}))
+    assert record["status"] == "ok"
+    assert "diary" in caplog.text
+
+
+class Leaving(Scripted):
+    """Makes the first row and then breaks off with ``error``."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def misbehave(self, requests: Sequence[Request]) -> Iterator[Outcome]:
+        yield from super().misbehave(requests[:1])
+        raise self.error
+
+
+def test_a_lost_engine_ends_the_process_once_what_it_made_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    encode = images.encode
+
+    def slowly(*args: Any) -> bytes:
+        time.sleep(0.3)
+        return encode(*args)
+
+    monkeypatch.setattr(images, "encode", slowly)
+    engine = Leaving(EngineLost("CUDA error: an illegal memory access was encountered"))
+    with pytest.raises(Died) as left:
+        run(tmp_path, fetched({}, {}), lambda: engine, leave=leave)
+    assert left.value.args == (1,)
+    assert engine.calls == [["row0", "row1"]]  # no row is tried alone on a lost device
+    assert len(list((tmp_path / "images").rglob("*.png"))) == 1
+    assert "illegal memory access" in caplog.text
+    assert len(list((tmp_path / "attempts" / "r1").iterdir())) == 1
+
+
+def test_a_row_that_loses_the_engine_each_time_is_poison(tmp_path: Path) -> None:
+    for _ in range(3):
+        with pytest.raises(Died):
+            run(tmp_path, fetched({}, {"prompt": "[lost]"}), leave=leave)
+    good, bad = run(tmp_path, fetched({}, {"prompt": "[lost]"}), leave=leave)
+    assert errors([good, bad]) == [(None, None), ("poison", "generate")]
+
+
+def test_a_batch_that_hangs_ends_the_process_and_steps_and_outcomes_put_that_off(tmp_path: Path) -> None:
+    left = threading.Event()
+
+    class Slow(FakeEngine):
+        """Takes longer than is allowed for the first row, with signs of life, and hangs with the second."""
+
+        def generate(self, requests: Sequence[Request]) -> Iterator[Outcome]:
+            for _ in range(10):
+                time.sleep(0.2)
+                self.on_step()
+            assert not left.is_set()
+            yield from super().generate(requests[:1])
+            assert left.wait(30)
+            yield from super().generate(requests[1:])
+
+    codes = []
+
+    def note(code: int) -> None:
+        codes.append(code)
+        left.set()
+
+    run(tmp_path, fetched({}, {}), Slow, stall_timeout_s=1.5, leave=note)
+    assert codes == [1]
+
+
+def test_once_the_run_winds_down_a_batch_is_handed_back_without_a_row(tmp_path: Path) -> None:
+    engine = Scripted()
+    (tmp_path / "plan" / "r1").mkdir(parents=True)
+    (tmp_path / "plan" / "r1" / "stop").touch()
+    assert run(tmp_path, fetched({}, label=pa.array([1])), lambda: engine) == []
+    assert engine.calls == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plan"]

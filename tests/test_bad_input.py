@@ -143,7 +143,8 @@ def finished(photos: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFa
         lines = [json.dumps({key: row.get(key) for key in keys}) for row in rows]
         manifest = photos / "manifest.jsonl"
         manifest.write_text("\n".join(lines).replace("{http}", server.base_url))
-        done = generate(manifest, store, "--model", tiny_model, "--steps", "2", "--batch-size", "4")
+        options = ("--model", tiny_model, "--steps", "2", "--batch-size", "4", "--allow", server.base_url)
+        done = generate(manifest, store, *options)
     return done.returncode, done.stdout + done.stderr, store
 
 

@@ -112,7 +112,7 @@ def test_a_failed_root_skips_all_that_comes_from_it_and_a_retry_completes_it(tmp
     assert all("'root#0'" in row["error"] and row["error_kind"] == "parent_failed" for row in skipped)
     assert generate(tmp_path, [*children, root, DEMO[5]]).num_generated == 0
     Image.new("RGB", (40, 40), "red").save(tmp_path / "photo.png")
-    again = generate(tmp_path, [*children, root, DEMO[5]], replace(CONFIG, retry_failed=True))
+    again = generate(tmp_path, [*children, root, DEMO[5]], replace(CONFIG, retry_failed=("all",)))
     assert (again.num_ok, again.num_generated, again.adds_up) == (52, 51, True)
 
 

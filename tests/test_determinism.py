@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from omnigen_actor.schema import TIMING_COLUMNS
-from pipelines.config import GenerationConfig, RunConfig, WorkerConfig
+from pipelines.config import GenerationConfig, InputConfig, RunConfig, WorkerConfig
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -42,11 +42,12 @@ def rows(tmp_path_factory: pytest.TempPathFactory, picture: Callable[..., Any]) 
 
 
 @pytest.fixture(scope="module")
-def config(tiny_model: Path) -> RunConfig:
+def config(tiny_model: Path, rows: list[dict[str, Any]]) -> RunConfig:
     """One actor, small batches."""
     return RunConfig(
         model=str(tiny_model),
         generation=GenerationConfig(max_input_image_size=64),
+        inputs=InputConfig(allow=(str(Path(rows[2]["images"][0]).parent),)),
         workers=WorkerConfig(num_actors=1, batch_size=4),
     )
 

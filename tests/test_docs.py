@@ -40,18 +40,24 @@ OTHER_OPTIONS = {
     "--check",
     "--config",
     "--dashboard-port",
+    "--fix",
     "--gates",
     "--generate",
     "--head",
     "--help",
     "--markdown",
+    "--no-decode",
+    "--no-hash",
     "--output",
     "--port",
     "--preset",
+    "--quick",
+    "--report",
     "--rows",
     "--set",
     "--size",
     "--strict",
+    "--threads",
     "--working-dir",
 }
 
@@ -125,6 +131,7 @@ def test_the_exit_codes_are_those_of_the_code() -> None:
         exit_codes.NOT_STARTED,
         exit_codes.CRASHED,
         exit_codes.INTERRUPTED,
+        exit_codes.TERMINATED,
     ]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from PIL import Image
 
 from omnigen_actor.engine_settings import EngineSettings
 from omnigen_actor.engines import open_engine
-from omnigen_actor.errors import ErrorKind
+from omnigen_actor.errors import EngineLost, ErrorKind
 from omnigen_actor.fake import FakeEngine
 from omnigen_actor.types import Failure, Request, Result
 
@@ -62,6 +63,45 @@ def test_fail_mark_makes_a_row_error_and_the_others_go_on() -> None:
     assert failed.error.kind is ErrorKind.ENGINE_FAILED
     assert "[fail]" in failed.error.message
     assert isinstance(good, Result)
+
+
+def test_lost_mark_loses_the_engine_after_what_it_made_before() -> None:
+    outcomes = FakeEngine().generate([request(), request(prompt="a [lost] cat")])
+    assert isinstance(next(outcomes), Result)
+    with pytest.raises(EngineLost, match=r"\[lost\]"):
+        next(outcomes)
+
+
+def with_prompt(prompt: str) -> list[str]:
+    code = (
+        "import sys; from omnigen_actor.fake import FakeEngine; from omnigen_actor.types import Request;"
+        "rows = [Request(id='a', prompt=sys.argv[1], seed=1, width=16, height=16)];"
+        "print('began', flush=True); list(FakeEngine().generate(rows)); print('ended')"
+    )
+    return [sys.executable, "-c", code, prompt]
+
+
+def test_kill_mark_kills_the_process() -> None:
+    done = subprocess.run(with_prompt("a [kill] cat"), capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (-signal.SIGKILL, "began\n")
+
+
+def test_hang_mark_never_ends() -> None:
+    with subprocess.Popen(with_prompt("a [hang] cat"), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "began\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1)
+        process.kill()
+        assert process.stdout.read() == ""
+
+
+def test_every_row_gives_a_sign_of_life() -> None:
+    steps = []
+    engine = FakeEngine()
+    engine.on_step = lambda: steps.append(1)
+    list(engine.generate([request(), request(prompt="[fail]")]))
+    assert len(steps) == 2
 
 
 def test_name_can_carry_seconds_per_image() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -119,6 +122,9 @@ def test_the_account_has_one_line_of_what_the_engines_took_and_none_where_nothin
         ({"num_ok": 0, "num_failed": 100}, 100.0, 0),
         ({"num_ok": 99}, 100.0, 1),
         ({"num_ok": 101}, 100.0, 1),
+        ({"num_ok": 10, "num_left_out": 90}, 0.0, 0),
+        ({"num_ok": 9, "num_failed": 1, "num_left_out": 90}, 1.0, 1),
+        ({"num_ok": 99, "num_failed": 1, "num_not_chosen": 50, "num_not_chosen_failed": 1}, 0.0, 0),
     ],
 )
 def test_the_exit_code_says_whether_too_many_rows_failed_or_one_is_lost(
@@ -167,6 +173,58 @@ def test_an_interrupt_leaves_with_130_and_ends_the_progress_line(
     assert lines[0].startswith("1/")
     assert lines[1].startswith("interrupted")
     assert len(lines) == 2
+
+
+def terminated(counts: dict[str, int]) -> Run:
+    """A run that gets SIGTERM and then comes to this end."""
+
+    def run(*_: object, stop: threading.Event, **__: object) -> Summary:
+        assert not stop.is_set()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.is_set()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # a second one ends the process
+        return replace(GOOD, **counts)  # type: ignore[arg-type]
+
+    return run
+
+
+def test_sigterm_winds_the_run_down_and_leaves_with_143(
+    replace_run: Callable[[Run], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    replace_run(terminated({"num_ok": 40, "num_generated": 30}))
+    assert main(["rows.jsonl", "out"]) == 143
+    shown = capsys.readouterr()
+    assert shown.err == "stopped by SIGTERM: 30 rows done, run the same command to go on\n"
+    assert shown.out == ""
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_sigterm_to_a_run_that_gets_done_all_the_same_changes_nothing(replace_run: Callable[[Run], None]) -> None:
+    replace_run(terminated({}))
+    assert main(["rows.jsonl", "out"]) == 0
+    replace_run(terminated({"num_ok": 99, "num_failed": 1}))
+    assert main(["rows.jsonl", "out"]) == 1
+
+
+def test_sigterm_while_ray_starts_leaves_with_143_too(
+    replace_run: Callable[[Run], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    replace_run(raising(SystemExit(signal.SIGTERM)))
+    assert main(["rows.jsonl", "out"]) == 143
+    assert capsys.readouterr().err.startswith("stopped by SIGTERM")
+    replace_run(raising(SystemExit(3)))
+    with pytest.raises(SystemExit):
+        main(["rows.jsonl", "out"])
+
+
+def test_a_job_outside_of_the_main_thread_takes_no_signal(replace_run: Callable[[Run], None]) -> None:
+    replace_run(lambda *_, **__: GOOD)
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(main(["rows.jsonl", "out"])))
+    thread.start()
+    thread.join()
+    assert codes == [0]
 
 
 def test_a_message_that_the_terminal_cannot_encode_does_not_crash_a_finished_run() -> None:

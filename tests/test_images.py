@@ -400,3 +400,17 @@ def test_pixels_that_do_not_match_their_sizes_are_refused(call: Callable[[], obj
 def test_the_module_imports_neither_torch_nor_ray() -> None:
     code = "import sys, omnigen_actor.images; sys.exit(bool({'torch', 'ray', 'diffusers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("mode", ["F", "I;16", "I"])
+def test_that_wide_values_are_converted_some_rows_at_a_time_does_not_show(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.random.default_rng(0).integers(0, 2**16, (37, 24))
+    kinds = {"F": values.astype(np.float32), "I;16": values.astype(np.uint16), "I": values.astype(np.int32)}
+    file = io.BytesIO()
+    Image.fromarray(kinds[mode]).save(file, "TIFF")
+    whole = images.decode(file.getvalue(), max_pixels=10**6)
+    monkeypatch.setattr(images, "_BAND_PIXELS", 50)
+    assert images.decode(file.getvalue(), max_pixels=10**6).tobytes() == whole.tobytes()
+    assert np.asarray(whole).std() > 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from hypothesis import strategies as st
 
 from omnigen_actor.errors import OutputError
 from omnigen_actor.schema import PLAN, RECORD, Status
-from pipelines.ledger import DIGEST, Audit, Ledger, digest
+from pipelines.config import ALL
+from pipelines.ledger import DIGEST, Ledger, digest
+from pipelines.summary import Audit
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 _EMPTY: dict[pa.DataType, Any] = {pa.string(): "", pa.int32(): 0, pa.float64(): 0.0}
@@ -56,8 +59,8 @@ def write_records(store: Path, *files: list[dict[str, Any]]) -> Ledger:
     return Ledger.load(str(store))
 
 
-def to_do(ledger: Ledger, plan: pa.Table, *, retry_failed: bool = False) -> list[tuple[str, int, int]]:
-    rows = ledger.split(plan, retry_failed=retry_failed).to_pylist()
+def to_do(ledger: Ledger, plan: pa.Table, *, retry: Collection[str] = ()) -> list[tuple[str, int, int]]:
+    rows = ledger.split(plan, retry=retry).to_pylist()
     return [(row["id"], row["sample"], row["attempt"]) for row in rows]
 
 
@@ -65,7 +68,7 @@ def test_a_store_without_records_leaves_everything_to_do(tmp_path: Path) -> None
     ledger = Ledger.load(str(tmp_path / "absent"))
     plan = planned(("a", 0, "x"), ("a", 1, "x"))
     assert ledger.num_records == 0
-    assert ledger.split(plan, retry_failed=False) == plan
+    assert ledger.split(plan) == plan
     assert ledger.audit(digest(plan)) == Audit(num_in=2, num_missing=2)
 
 
@@ -81,7 +84,7 @@ def test_failed_and_skipped_rows_are_tried_again_on_request_alone(tmp_path: Path
     ledger = write_records(tmp_path, rows)
     plan = planned(("a", 0, "x"), ("b", 0, "x"), ("c", 0, "x"))
     assert to_do(ledger, plan) == []
-    assert to_do(ledger, plan, retry_failed=True) == [("b", 0, 4), ("c", 0, 2)]
+    assert to_do(ledger, plan, retry=[ALL]) == [("b", 0, 4), ("c", 0, 2)]
 
 
 def test_the_current_record_is_the_last_attempt_and_of_equal_ones_the_newest(tmp_path: Path) -> None:
@@ -90,12 +93,12 @@ def test_the_current_record_is_the_last_attempt_and_of_equal_ones_the_newest(tmp
         [record("a", attempt=2, status=Status.OK), record("b", status=Status.FAILED, at_s=5)],
         [record("a", attempt=1, status=Status.FAILED, at_s=99), record("b", status=Status.OK, at_s=4)],
     )
-    assert to_do(ledger, planned(("a", 0, "x"), ("b", 0, "x")), retry_failed=True) == [("b", 0, 2)]
+    assert to_do(ledger, planned(("a", 0, "x"), ("b", 0, "x")), retry=[ALL]) == [("b", 0, 2)]
 
 
 def test_the_split_keeps_users_columns_order_and_schema(tmp_path: Path) -> None:
     plan = planned(("c", 0, "x"), ("a", 0, "x"), ("b", 0, "x")).append_column("note", pa.array(["1", "2", "3"]))
-    left = write_records(tmp_path, [record("a")]).split(plan, retry_failed=False)
+    left = write_records(tmp_path, [record("a")]).split(plan)
     assert left.schema == plan.schema
     assert left.column("note").to_pylist() == ["1", "3"]
 
@@ -120,6 +123,62 @@ def test_an_audit_finds_lost_stale_and_doubled_rows(tmp_path: Path) -> None:
     doubled_alone = ledger.audit(digest(planned(("a", 0, "x"))))
     assert (doubled_alone.num_ok, doubled_alone.num_doubled, doubled_alone.adds_up) == (1, 1, False)
     assert ledger.audit(digest(planned(("b", 0, "old")))).num_doubled == 0
+
+
+def test_a_row_recorded_twice_with_the_same_outcome_is_told_of_once(tmp_path: Path) -> None:
+    ledger = write_records(tmp_path, [record("a"), record("b")], [record("a", at_s=1)])
+    plan = planned(("a", 0, "x"), ("b", 0, "x"))
+    assert to_do(ledger, plan) == []
+    assert not ledger.audit(digest(plan)).adds_up
+    later = ledger.audit(digest(plan), known_doubled=ledger.doubled)
+    assert (later.num_doubled, later.adds_up) == (0, True)
+
+
+@pytest.mark.parametrize("other", [{"status": Status.FAILED}, {"text": "y"}, {"sha256": "f" * 64}], ids=str)
+@pytest.mark.parametrize("is_newer", [False, True])
+def test_a_row_recorded_twice_with_different_outcomes_is_done_again_and_then_mended(
+    tmp_path: Path, other: dict[str, Any], is_newer: bool
+) -> None:
+    first = record("a") | {"sha256": "0" * 64}
+    second = record("a", at_s=1 if is_newer else -1, **{k: v for k, v in other.items() if k != "sha256"})
+    second |= {"sha256": other.get("sha256", "0" * 64)}
+    ledger = write_records(tmp_path, [first], [second])
+    plan = planned(("a", 0, "x"))
+    assert to_do(ledger, plan) == [("a", 0, 2)]
+    assert ledger.audit(digest(plan), known_doubled=ledger.doubled).num_doubled == 1
+    mended = write_records(tmp_path, [first], [second], [record("a", attempt=2)])
+    assert to_do(mended, plan) == []
+    assert mended.audit(digest(plan)).adds_up
+
+
+def test_a_third_record_of_another_attempt_does_not_hide_that_two_differ(tmp_path: Path) -> None:
+    rows = [record("a"), record("a", attempt=2), record("a", attempt=2, status=Status.FAILED), record("a", attempt=2)]
+    ledger = write_records(tmp_path, *([row] for row in rows))
+    assert to_do(ledger, planned(("a", 0, "x"))) == [("a", 0, 3)]
+
+
+def test_of_two_records_of_one_moment_that_of_the_last_file_is_current(tmp_path: Path) -> None:
+    ledger = write_records(tmp_path, [record("a", status=Status.FAILED)], [record("a")])
+    assert ledger.audit(digest(planned(("a", 0, "x")))).num_ok == 1
+
+
+def test_failed_rows_of_some_kinds_alone_are_tried_again(tmp_path: Path) -> None:
+    kinds = {"a": "not_found", "b": "fetch_failed", "c": "engine_failed"}
+    rows = [record(row_id, status=Status.FAILED) | {"error_kind": kind} for row_id, kind in kinds.items()]
+    ledger = write_records(tmp_path, [*rows, record("d")])
+    plan = planned(*((row_id, 0, "x") for row_id in "abcd"))
+    assert to_do(ledger, plan, retry=["fetch_failed", "engine_failed", "bad_id"]) == [("b", 0, 2), ("c", 0, 2)]
+    assert to_do(ledger, plan, retry=["bad_id"]) == []
+
+
+def test_rows_that_were_left_out_are_no_lost_ones(tmp_path: Path) -> None:
+    ledger = write_records(tmp_path, [record("a"), record("b", status=Status.FAILED)])
+    plan = digest(planned(*((row_id, 0, "x") for row_id in "abcd")))
+    audit = ledger.audit(plan, np.array([True, False, False, True]))
+    assert (audit.num_ok, audit.num_failed, audit.num_left_out, audit.num_missing) == (1, 1, 1, 1)
+    assert (audit.num_not_chosen, audit.num_not_chosen_failed) == (1, 1)
+    assert not audit.adds_up
+    assert ledger.audit(plan, np.array([True, False, False, False])).adds_up
 
 
 def test_an_audit_lists_the_most_frequent_errors_first(tmp_path: Path) -> None:
@@ -190,15 +249,20 @@ def test_the_split_is_an_exact_anti_join(
         written.append(record(row_id, sample=sample, text=text, attempt=attempt, status=status, at_s=at_s))
         candidate = (attempt, at_s, text, status)
         current[row_id, sample] = max(candidate, current.get((row_id, sample), candidate))
+    last: dict[tuple[str, int], set[tuple[str, str]]] = {}
+    for key, text, attempt, status in records:
+        if attempt == current[key][0]:
+            last.setdefault(key, set()).add((text, status))
     expected = []
     for (row_id, sample), text in rows.items():
         attempt, _, done_text, status = current.get((row_id, sample), (0, 0, "", ""))
-        if done_text != text or (status != Status.OK and retry):
+        is_torn = len(last.get((row_id, sample), ())) > 1
+        if done_text != text or is_torn or (status != Status.OK and retry):
             expected.append((row_id, sample, attempt + 1))
     half = len(written) // 2
     ledger = write_records(tmp_path_factory.mktemp("store"), written[:half], written[half:])
     plan = planned(*((row_id, sample, text) for (row_id, sample), text in rows.items()))
-    assert to_do(ledger, plan, retry_failed=retry) == expected
+    assert to_do(ledger, plan, retry=[ALL] if retry else ()) == expected
     assert ledger.num_records == len(current)
     audit = ledger.audit(digest(plan))
     matching = [current[key][3] for key, text in rows.items() if key in current and current[key][2] == text]

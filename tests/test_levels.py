@@ -80,3 +80,16 @@ def test_a_part_waits_for_its_mark_and_longer_each_time_up_to_a_bound(tmp_path: 
     assert waits == [0.05, 0.1, 0.2, 0.4, 0.5, 0.5]
     assert AwaitMarks(sleep)(pa.table({"part": ["a"], "mark": [None]}, PART)).num_rows == 1
     assert len(waits) == 6
+
+
+def test_nothing_waits_in_a_run_that_stops(tmp_path: Path) -> None:
+    stop = tmp_path / "stop"
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        stop.touch()
+
+    table = pa.table({"part": ["a"], "mark": [str(tmp_path / "ready")]}, PART)
+    assert AwaitMarks(sleep, str(stop))(table) is table
+    assert len(waits) == 1

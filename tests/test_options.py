@@ -14,6 +14,8 @@ from pipelines.settings import RUN
 
 SURFACE = [
     "--adapters",
+    "--allow",
+    "--allow-mixed",
     "--attention",
     "--batch-size",
     "--compile",
@@ -26,6 +28,7 @@ SURFACE = [
     "--fetch-timeout-s",
     "--fp8",
     "--gpus-per-actor",
+    "--grace-s",
     "--guidance-from",
     "--guidance-scale",
     "--guidance-to",
@@ -34,23 +37,30 @@ SURFACE = [
     "--image-format",
     "--image-root",
     "--img-guidance-scale",
+    "--limit",
+    "--max-crashes",
     "--max-failed",
     "--max-image-bytes",
     "--max-image-pixels",
     "--max-input-image-size",
     "--memory-gib",
     "--model",
+    "--no-allow-mixed",
     "--no-fp8",
     "--no-retry-failed",
+    "--no-take-over",
     "--num-actors",
     "--num-samples",
+    "--only",
     "--progress-every-s",
     "--ray-address",
     "--retry-failed",
     "--rows-per-wave",
     "--seed",
+    "--stall-timeout-s",
     "--step-cache",
     "--steps",
+    "--take-over",
     "--tasks",
     "--vae-dtype",
     "--wave-tokens",
@@ -86,7 +96,7 @@ def test_options_reach_their_section_with_their_type() -> None:
     assert config == RunConfig(
         model="fake",
         generation=GenerationConfig(steps=7, guidance_scale=3.0),
-        retry_failed=True,
+        retry_failed=("all",),
         max_failed=2.5,
     )
     assert isinstance(config.generation.guidance_scale, float)
@@ -99,6 +109,32 @@ def test_an_option_that_repeats_collects_its_values_and_none_empties_it(tmp_path
     assert config_of("--config", str(file)).engine.adapters == ("from-file",)
     assert config_of("--config", str(file), "--adapters", "c").engine.adapters == ("c",)
     assert config_of("--config", str(file), "--adapters", "none").engine.adapters == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "kinds"),
+    [
+        (["--retry-failed"], ("all",)),
+        (["--retry-failed", "not_found", "bad_id"], ("not_found", "bad_id")),
+        (["--retry-failed=not_found", "--retry-failed", "bad_id"], ("not_found", "bad_id")),
+        (["--retry-failed", "not_found", "--no-retry-failed"], ()),
+        (["--no-retry-failed", "--retry-failed", "not_found"], ("not_found",)),
+        (["--retry-failed", "none"], ()),
+    ],
+)
+@pytest.mark.parametrize("is_first", [False, True])
+def test_kinds_of_errors_follow_their_option_and_the_places_are_none_of_them(
+    options: list[str], kinds: tuple[str, ...], is_first: bool
+) -> None:
+    places = ["rows.jsonl", "out"]
+    arguments = parse([*options, *places] if is_first else [*places, *options], RUN, PLACES, prog="generate")
+    assert (arguments.config.retry_failed, arguments.places) == (kinds, {"manifest": "rows.jsonl", "output": "out"})
+
+
+def test_what_follows_two_dashes_is_a_place_even_with_the_name_of_a_kind() -> None:
+    arguments = parse(["--retry-failed", "bad_id", "--", "not_found", "poison"], RUN, PLACES, prog="generate")
+    assert arguments.config.retry_failed == ("bad_id",)
+    assert arguments.places == {"manifest": "not_found", "output": "poison"}
 
 
 def test_engine_options_reach_the_engine() -> None:
@@ -124,7 +160,7 @@ def test_an_option_wins_over_the_file_and_the_file_over_the_default(tmp_path: Pa
     assert config.generation.steps == 6
     assert config.generation.width == 64
     assert config.generation.height == RunConfig().generation.height
-    assert config.retry_failed is False
+    assert config.retry_failed == ()
     assert config.workers.num_actors is None
 
 
@@ -148,7 +184,10 @@ def test_an_option_wins_over_the_file_and_the_file_over_the_default(tmp_path: Pa
         (["rows.jsonl", "out", "--memory-gib", "0"], ["--memory-gib", "0.0 must be finite and greater than 0"]),
         (["rows.jsonl", "out", "--guidance-from", "0.7", "--guidance-to", "0.7"], ["guidance_from=0.7", "less than"]),
         (["rows.jsonl", "out", "--compile", "yes"], ["--compile", "'yes' must be one of auto, on, off"]),
-        (["rows.jsonl", "out", "--retry-failed=yes"], ["--retry-failed", "ignored explicit argument"]),
+        (["rows.jsonl", "out", "--retry-failed=yes"], ["--retry-failed", "'yes' must be one of all, bad_row"]),
+        (["rows.jsonl", "out", "--retry-failed", "poisn"], ["--retry-failed", "'poisn' must be one of all, bad_row"]),
+        (["--retry-failed", "not_found", "poisn", "rows.jsonl", "out"], ["'poisn' must be one of all, bad_row"]),
+        (["rows.jsonl", "out", "--limit", "0"], ["--limit", "0 must be finite and 1 or greater"]),
         (["rows.jsonl", "out", "--config", "nowhere.yaml"], ["nowhere.yaml: cannot be read"]),
         (["rows.jsonl", "out", "more"], ["more"]),
         (["rows.jsonl"], ["OUTPUT"]),

@@ -19,8 +19,10 @@ from PIL import Image
 from omnigen_actor.errors import ConfigError, ManifestError, ModelError, OutputError, StartupError
 from omnigen_actor.fake import FAKE_SHA256
 from omnigen_actor.schema import RECORD, TIMING_COLUMNS
+from pipelines import lease
 from pipelines.config import EngineConfig, GenerationConfig, RunConfig, WorkerConfig
 from pipelines.generate import build_processor, run
+from pipelines.lease import hold
 from pipelines.records import WriteRecords
 from pipelines.summary import Summary, Tally
 
@@ -205,11 +207,61 @@ def test_rows_whose_records_are_lost_are_made_again_and_failed_ones_when_asked(f
     kept = [r for r in records_of(first.store) if not r["id"].startswith("text-")]
     table = pq.read_table(next((first.store / "records").iterdir()))
     WriteRecords(str(store), run_id)(pa.Table.from_pylist(kept, schema=table.schema))
-    summary = run(str(first.manifest), str(store), replace(CONFIG, retry_failed=True))
+    summary = run(str(first.manifest), str(store), replace(CONFIG, retry_failed=("all",)))
     assert (summary.num_generated, summary.num_already_done, summary.adds_up) == (14, 6, True)
     attempts = {(r["id"], r["attempt"]) for r in records_of(store)}
     assert {("missing", 1), ("missing", 2), ("text-0", 1), ("edit", 1)} <= attempts
     assert ("edit", 2) not in attempts
+
+
+def test_a_part_of_the_rows_can_be_done_first_and_the_rest_later(first: Finished, tmp_path: Path) -> None:
+    store = tmp_path / "out"
+    some = run(str(first.manifest), str(store), replace(CONFIG, only=("id=text-*,edit",), limit=3))
+    assert (some.num_in, some.num_ok, some.num_left_out, some.num_generated) == (20, 3, 17, 3)
+    assert some.adds_up
+    assert some.percent_without_image == 0.0
+    assert json.loads((store / "summary.json").read_text())["num_left_out"] == 17
+    rest = run(str(first.manifest), str(store), CONFIG)
+    assert (rest.num_generated, rest.num_already_done, rest.num_left_out) == (17, 3, 0)
+    assert lasting(records_of(store)) == lasting(records_of(first.store))
+    last_run = json.loads((store / "run.json").read_text())["runs"][1]["run_id"]
+    assert [path.name for path in (store / "plan").iterdir()] == [last_run]
+    assert not (store / "lease.json").exists()
+
+
+def test_a_store_that_another_run_writes_to_is_left_alone(first: Finished, tmp_path: Path) -> None:
+    with hold(str(tmp_path / "out"), "other"), pytest.raises(OutputError, match="is being written by run other on"):
+        run(str(first.manifest), str(tmp_path / "out"), CONFIG)
+    assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_a_run_whose_store_was_taken_over_stops_and_writes_no_summary(
+    first: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "BEAT_S", 0.05)
+
+    def take(_: Tally) -> None:
+        found = json.loads((tmp_path / "lease.json").read_text())
+        (tmp_path / "lease.json").write_text(json.dumps(found | {"run_id": "other"}))
+
+    with pytest.raises(OutputError, match="lost its output to run other"):
+        run(str(first.manifest), str(tmp_path), replace(CONFIG, workers=WorkerConfig(batch_size=1)), on_progress=take)
+    assert not (tmp_path / "summary.json").exists()
+    assert len(records_of(tmp_path)) < 20
+
+
+def test_a_mixed_store_keeps_what_is_done_and_names_both_settings(first: Finished, tmp_path: Path) -> None:
+    manifest, store = str(first.manifest), str(tmp_path / "out")
+    run(manifest, store, replace(CONFIG, only=("id=three,seeded",)))
+    before = images_of(tmp_path / "out")
+    other = replace(CONFIG, generation=replace(CONFIG.generation, steps=3), allow_mixed=True)
+    summary = run(manifest, store, replace(other, only=("id=three,edit",)))
+    assert (summary.num_ok, summary.num_generated, summary.adds_up) == (5, 1, True)
+    steps = {r["id"]: r["steps"] for r in records_of(tmp_path / "out")}
+    assert steps == {"three": 2, "seeded": 2, "edit": 3}
+    assert before.items() <= images_of(tmp_path / "out").items()
+    content = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (content["fingerprint"]["steps"], [one["fingerprint"]["steps"] for one in content["earlier"]]) == (3, [2])
 
 
 def test_the_processor_is_a_function_from_dataset_to_dataset(tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,28 +17,46 @@ import pytest
 
 from omnigen_actor.errors import ManifestError, OutputError
 from omnigen_actor.schema import PLAN, RECORD, Status
-from pipelines.config import GenerationConfig, RunConfig
+from pipelines.config import ALL, GenerationConfig, RunConfig
 from pipelines.ledger import Ledger, digest
 from pipelines.manifest import open_manifest
-from pipelines.plan import ROWS_PER_PART, ROWS_PER_ROW_GROUP, PlanSummary, stage_plan
+from pipelines.plan import PlanSummary, stage_plan
+from pipelines.plan_parts import ROWS_PER_PART, ROWS_PER_ROW_GROUP, remove_others
+
+if TYPE_CHECKING:
+    from tests.conftest import Bucket
 
 TEXT: dict[str, Any] = {"task": "text_to_image", "instruction": "A cat."}
 EDIT: dict[str, Any] = {"task": "edit", "instruction": "Red.", "images": ["in.png"]}
 
 
-def stage(folder: Path, rows: list[dict[str, Any]], config: RunConfig | None = None, run_id: str = "r1") -> PlanSummary:
+def stage(
+    folder: Path,
+    rows: list[dict[str, Any]],
+    config: RunConfig | None = None,
+    run_id: str = "r1",
+    *,
+    earlier: Sequence[GenerationConfig] = (),
+) -> PlanSummary:
+    folder.mkdir(exist_ok=True)
     manifest = folder / "m.jsonl"
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     store = str(folder / "store")
-    return stage_plan(open_manifest(str(manifest)), config or RunConfig(), Ledger.load(store), store, run_id)
+    ledger = Ledger.load(store)
+    return stage_plan(open_manifest(str(manifest)), config or RunConfig(), ledger, store, run_id, earlier=earlier)
 
 
 def planned(summary: PlanSummary) -> list[dict[str, Any]]:
     return [row for part in summary.part_uris for row in pq.read_table(part).to_pylist()]
 
 
-def finish(folder: Path, summary: PlanSummary, status: str = Status.OK) -> None:
-    """Write a record for every row that was to do, as the actor does."""
+def finish(
+    folder: Path, summary: PlanSummary, status: str = Status.OK, *, kinds: Mapping[str, str | None] | None = None
+) -> None:
+    """Write a record for every row that was to do, as the actor does.
+
+    ``kinds``: error kinds of rows by their ids, None for one that is skipped because its parent failed.
+    """
     (folder / "store" / "records").mkdir(parents=True, exist_ok=True)
     for number, part in enumerate(summary.part_uris):
         rows = pq.read_table(part).to_pylist()
@@ -54,6 +72,9 @@ def finish(folder: Path, summary: PlanSummary, status: str = Status.OK) -> None:
                 "run_id": "r",
             }
             row.update(blank, status=Status.FAILED if row["error"] else status)
+            if row["id"] in (kinds or {}):
+                kind = (kinds or {})[row["id"]]
+                row.update(status=Status.FAILED if kind else Status.SKIPPED, error_kind=kind or "parent_failed")
         name = f"{Path(summary.plan_uri).name}-{number}.parquet"
         pq.write_table(pa.Table.from_pylist(rows, schema=RECORD), folder / "store" / "records" / name)
 
@@ -118,7 +139,7 @@ def test_failed_rows_are_planned_again_on_request(tmp_path: Path) -> None:
     rows = [{**TEXT, "id": "a"}]
     finish(tmp_path, stage(tmp_path, rows), Status.FAILED)
     assert stage(tmp_path, rows).num_to_do == 0
-    summary = stage(tmp_path, rows, RunConfig(retry_failed=True), "r2")
+    summary = stage(tmp_path, rows, RunConfig(retry_failed=(ALL,)), "r2")
     assert [(row["id"], row["attempt"]) for row in planned(summary)] == [("a", 2)]
 
 
@@ -256,7 +277,7 @@ def test_a_child_of_a_row_that_failed_earlier_is_skipped_until_that_is_tried_aga
     assert (row["id"], row["error_kind"]) == ("child", "parent_failed")
     assert "'root#0'" in row["error"]
     assert "--retry-failed" in row["error"]
-    again = stage(tmp_path, CHAIN[1:3], replace(RunConfig(), retry_failed=True), run_id="r3")
+    again = stage(tmp_path, CHAIN[1:3], RunConfig(retry_failed=(ALL,)), run_id="r3")
     assert levels(again) == [["root"], ["child"]]
     assert [row["error"] for row in planned(again)] == [None, None]
 
@@ -269,3 +290,23 @@ def test_a_reference_to_no_row_stops_the_run(tmp_path: Path) -> None:
 def test_combinations_of_a_sweep_can_be_referred_to(tmp_path: Path) -> None:
     rows = [TEXT | {"id": "boat", "steps": [2, 3]}, {**EDIT, "id": "red", "images": ["row:boat[steps=3]"]}]
     assert levels(stage(tmp_path, rows)) == [["boat[steps=2]", "boat[steps=3]"], ["red"]]
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_the_plans_of_other_runs_are_removed_and_nothing_else(tmp_path: Path, scheme: str) -> None:
+    names = ["20260101T120000Z-00000a", "20260102T120000Z-00000b", "my own"]
+    for name in names:
+        (tmp_path / "plan" / name / "depth-0001").mkdir(parents=True)
+        (tmp_path / "plan" / name / "depth-0001" / "part-00000.parquet").touch()
+    remove_others(f"{scheme}{tmp_path}", names[1])
+    assert sorted(path.name for path in (tmp_path / "plan").iterdir()) == names[1:]
+    assert len(list((tmp_path / "plan").rglob("*.parquet"))) == 2
+    remove_others(str(tmp_path / "nowhere"), names[1])
+
+
+@pytest.mark.s3
+def test_the_plans_of_other_runs_are_removed_from_an_object_store(s3: Bucket) -> None:
+    for name in ("20260101T120000Z-00000a", "20260102T120000Z-00000b"):
+        s3.put(f"out/plan/{name}/part-00000.parquet", b"")
+    remove_others(f"{s3.uri}/out", "20260102T120000Z-00000b")
+    assert s3.keys() == ["out/plan/20260102T120000Z-00000b/part-00000.parquet"]

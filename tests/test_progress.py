@@ -161,6 +161,12 @@ def test_a_summary_that_does_not_add_up_says_so() -> None:
     assert first == "in 26 != ok 22 + failed 2 + skipped 0: IT DOES NOT ADD UP, 24 of 26 rows have a record"
 
 
+def test_rows_that_were_left_out_are_a_part_of_the_sum() -> None:
+    first = format_summary(replace(SUMMARY, num_in=30, num_left_out=4)).splitlines()[0]
+    assert first == "in 30 = ok 24 + failed 2 + skipped 0 + left out 4"
+    assert "IT DOES NOT ADD UP" in format_summary(replace(SUMMARY, num_in=30, num_left_out=3))
+
+
 def test_a_long_example_is_cut_to_one_readable_line() -> None:
     line = format_summary(replace(SUMMARY, errors=[("bad_uri", 1, "x" * 5000)])).splitlines()[2]
     assert line.endswith("...")

@@ -15,7 +15,7 @@ from jobs import exit_codes, expand
 from omnigen_actor.images import decode
 from omnigen_actor.schema import TIMING_COLUMNS
 from pipelines import generate as flow
-from pipelines.config import GenerationConfig, RunConfig, WorkerConfig
+from pipelines.config import GenerationConfig, InputConfig, RunConfig, WorkerConfig
 from pipelines.recipes.loading import built_in
 from pipelines.references import PREFIX, parse
 from tests.test_chains import cut_before_level
@@ -30,10 +30,12 @@ CAPTIONS = {
     "rocket.jpg": "A rocket stands on its launch pad at night.",
 }
 WORKERS = WorkerConfig(batch_size=4, num_actors=1)
+INPUTS = InputConfig(allow=(str(PHOTOS),))
 FAKE = RunConfig(
     model="fake",
     generation=GenerationConfig(width=48, height=32, steps=2, max_input_image_size=64),
     workers=WORKERS,
+    inputs=INPUTS,
 )
 
 
@@ -85,6 +87,7 @@ def test_every_recipe_is_made_by_a_model_and_its_graph_can_be_read_from_the_reco
         model=str(tiny_model),
         generation=GenerationConfig(width=64, height=64, steps=2, max_input_image_size=64),
         workers=WORKERS,
+        inputs=INPUTS,
     )
     summary = flow.run(str(manifest), str(store), config)
     asked, found = rows_of(manifest), records(store)

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from omnigen_actor.schema import RECORD
-from pipelines.records import OUTCOME, WriteRecords, add
+from pipelines.levels import Level, Progress
+from pipelines.records import OUTCOME, WriteRecords, add, report
 from pipelines.summary import Tally
 
 
@@ -83,3 +84,12 @@ def test_no_rows_write_no_file_and_count_nothing(tmp_path: Path) -> None:
     outcome = WriteRecords(str(tmp_path), "r1")(records())
     assert add(Tally(), outcome) == Tally()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_that_was_handed_back_is_recorded_nowhere_and_counts_in_no_level(tmp_path: Path) -> None:
+    empty = pa.Table.from_pylist([], schema=RECORD)
+    outcome = WriteRecords(str(tmp_path), "r1")(empty)
+    assert list(tmp_path.iterdir()) == []
+    progress = Progress([Level(depth=3, folder=str(tmp_path), parts=(), num_rows=1)])
+    report(outcome, progress)  # its level is not known: 3 is the only one there is
+    assert add(Tally(num_done=2, num_ok=2), outcome) == Tally(num_done=2, num_ok=2)

@@ -8,15 +8,17 @@ import pytest
 
 from omnigen_actor.errors import OutputError
 from pipelines import run_info
-from pipelines.config import EngineConfig, GenerationConfig, InputConfig, RunConfig, WorkerConfig
+from pipelines.config import EngineConfig, GenerationConfig, ImageConfig, InputConfig, RunConfig, WorkerConfig
+from pipelines.run_info import History
 
 CONFIG = RunConfig(model="fake", generation=GenerationConfig(steps=4))
 
 
-def start(tmp_path: Path, config: RunConfig, run_id: str, model_sha256: str = "m1") -> None:
+def start(tmp_path: Path, config: RunConfig, run_id: str, model_sha256: str = "m1") -> History:
     made_with = run_info.fingerprint(config, model_sha256)
-    runs = run_info.read_history(str(tmp_path), made_with)
-    run_info.write(str(tmp_path), made_with, runs, run_id, config)
+    history = run_info.read_history(str(tmp_path), made_with, allow_mixed=config.allow_mixed)
+    run_info.write(str(tmp_path), made_with, history, run_id, config)
+    return history
 
 
 def test_history_grows_by_one_run_with_settings_and_versions(tmp_path: Path) -> None:
@@ -106,7 +108,9 @@ def test_a_broken_file_is_an_output_error_of_one_line(tmp_path: Path, text: str)
 
 def test_no_credential_of_a_model_uri_is_kept(tmp_path: Path) -> None:
     engine = EngineConfig(adapters=("https://user:secret@example.com/lora?token=secret",))
-    inputs = InputConfig(image_root="https://user:secret@example.com/images?token=secret")
+    inputs = InputConfig(
+        image_root="https://user:secret@example.com/images?token=secret", allow=("https://user:secret@example.com/",)
+    )
     config = replace(CONFIG, model="https://user:secret@example.com/model?token=secret", engine=engine, inputs=inputs)
     start(tmp_path, config, "r1")
     assert "secret" not in (tmp_path / "run.json").read_text()
@@ -122,3 +126,44 @@ def test_an_adapter_is_the_same_however_its_weight_is_written(tmp_path: Path) ->
     )
     start(tmp_path, first, "r1")
     start(tmp_path, second, "r2")
+
+
+def test_a_refusal_tells_of_the_way_to_go_on(tmp_path: Path) -> None:
+    start(tmp_path, CONFIG, "r1")
+    with pytest.raises(OutputError, match=r"another output, the same settings, or --allow-mixed: what is done stays"):
+        start(tmp_path, CONFIG, "r2", model_sha256="m2")
+
+
+MIXED = replace(CONFIG, generation=GenerationConfig(steps=5), allow_mixed=True)
+
+
+def test_a_mixed_store_keeps_every_fingerprint_with_its_runs(tmp_path: Path) -> None:
+    for run_id, config in (("r1", CONFIG), ("r2", CONFIG), ("r3", MIXED), ("r4", replace(CONFIG, allow_mixed=True))):
+        start(tmp_path, config, run_id)
+    content = json.loads((tmp_path / "run.json").read_text())
+    earlier = [(one["fingerprint"]["steps"], one["run_ids"]) for one in content["earlier"]]
+    assert earlier == [(4, ["r1", "r2"]), (5, ["r3"])]
+    assert content["fingerprint"]["steps"] == 4
+    assert [run["run_id"] for run in content["runs"]] == ["r1", "r2", "r3", "r4"]
+
+
+def test_a_mixed_store_goes_on_with_the_settings_of_its_last_run_and_with_no_other(tmp_path: Path) -> None:
+    start(tmp_path, CONFIG, "r1")
+    start(tmp_path, MIXED, "r2")
+    history = start(tmp_path, replace(MIXED, allow_mixed=False), "r3")
+    assert history.generations(MIXED.generation) == [CONFIG.generation]
+    with pytest.raises(OutputError, match=r"steps=5 \(now 4\)"):
+        start(tmp_path, CONFIG, "r4")
+
+
+def test_another_number_of_samples_is_no_other_setting_of_a_mixed_store(tmp_path: Path) -> None:
+    start(tmp_path, CONFIG, "r1")
+    start(tmp_path, replace(CONFIG, allow_mixed=True), "r2", model_sha256="m2")
+    history = start(tmp_path, CONFIG, "r3", model_sha256="m2")
+    assert history.generations(replace(CONFIG.generation, num_samples=3)) == []
+
+
+def test_image_formats_do_not_mix(tmp_path: Path) -> None:
+    start(tmp_path, CONFIG, "r1")
+    with pytest.raises(OutputError, match="another output or the same settings; a store has one image format"):
+        start(tmp_path, replace(CONFIG, images=ImageConfig(image_format="jpeg"), allow_mixed=True), "r2")

@@ -76,6 +76,7 @@ def generate(s3: Bucket, cache: Path) -> subprocess.CompletedProcess[str]:
     """The command that a user gives, with nothing but AWS_* variables beside it."""
     command = [sys.executable, "-m", "jobs.generate", f"{s3.uri}/in/manifest.jsonl", f"{s3.uri}/run"]
     command += ["--model", f"{s3.uri}/model", "--steps", "2", "--width", "64", "--height", "64", "--batch-size", "2"]
+    command += ["--allow", f"{s3.uri}/other"]
     env = os.environ | {"OMNIGEN_BATCH_CACHE": str(cache / "cache")}
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=env)
 

@@ -90,13 +90,20 @@ def test_a_file_gives_values_by_section(tmp_path: Path) -> None:
         "model": "fake",
         "generation.steps": 4,
         "generation.guidance_scale": 3.0,
-        "retry_failed": True,
+        "retry_failed": ("all",),
     }
 
 
 def test_a_list_in_a_file_is_a_tuple_and_null_is_none_of_it(tmp_path: Path) -> None:
     assert RUN.read_yaml(written(tmp_path, "engine:\n  adapters: [a, b@0.5]")) == {"engine.adapters": ("a", "b@0.5")}
     assert RUN.read_yaml(written(tmp_path, "engine:\n  adapters:")) == {"engine.adapters": ()}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("true", ("all",)), ("false", ()), ("[not_found]", ("not_found",)), ("", ()), ("[]", ())]
+)
+def test_a_list_of_names_may_be_all_or_none_of_them(tmp_path: Path, text: str, value: tuple[str, ...]) -> None:
+    assert RUN.read_yaml(written(tmp_path, f"retry_failed: {text}")) == {"retry_failed": value}
 
 
 @pytest.mark.parametrize("text", ["on", "off", "auto"])
@@ -126,7 +133,8 @@ def test_a_number_that_yaml_reads_as_text_is_a_number(tmp_path: Path) -> None:
         ("generation:\n  guidance_scale: .nan", ["nan must be finite"]),
         ("max_failed: much", ["'much' must be a number"]),
         ("max_failed: [1]", ["[1] must be a number"]),
-        ("retry_failed: 1", ["1 must be true or false"]),
+        ("retry_failed: 1", ["1 must be a list, true or false"]),
+        ("retry_failed: [not_found, nothing]", ["retry_failed", "'nothing' must be one of all, bad_row"]),
         ("model: no", ["False must be text"]),
         ("model:", ["None must be text"]),
         ("ray_address: 1", ["1 must be text or none"]),

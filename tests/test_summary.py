@@ -33,6 +33,17 @@ def test_skipped_rows_count_as_rows_without_an_image() -> None:
     assert replace(SUMMARY, num_in=0, num_ok=0, num_failed=0, num_skipped=0).percent_without_image == 0.0
 
 
+def test_rows_that_were_left_out_are_accounted_for() -> None:
+    assert replace(SUMMARY, num_in=30, num_left_out=4).adds_up
+    assert not replace(SUMMARY, num_left_out=1).adds_up
+
+
+def test_the_share_without_an_image_is_that_of_the_chosen_rows() -> None:
+    some = replace(SUMMARY, num_in=36, num_left_out=10, num_not_chosen=16, num_not_chosen_failed=2)
+    assert some.percent_without_image == 10.0  # 10 chosen rows, of which one was skipped
+    assert replace(SUMMARY, num_not_chosen=26, num_not_chosen_failed=3).percent_without_image == 0.0
+
+
 def test_summary_json_holds_every_count_and_names_what_is_in_an_error() -> None:
     written = json.loads(SUMMARY.to_json())
     assert written["num_in"] == 26

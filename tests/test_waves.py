@@ -10,8 +10,10 @@ from PIL.Image import Image
 
 from omnigen_actor.engine import OmniGenEngine
 from omnigen_actor.engine_settings import EngineSettings
+from omnigen_actor.errors import EngineLost
 from omnigen_actor.model.pack import Pack
 from omnigen_actor.model.vae import Vae
+from omnigen_actor.model.waves import check_device
 from omnigen_actor.types import Request, Result
 
 IMAGE_1 = "<img><|image_1|></img>"
@@ -185,3 +187,71 @@ def test_a_scale_of_1_drops_the_negative_branch(tiny_model, picture: Picture):
     engine.latents([Request(id="no images-only", guidance_scale=1.6, img_guidance_scale=1.6, **image)])
     engine.latents([Request(id="full alone", guidance_scale=1.0, img_guidance_scale=1.0, **image)])
     assert [wave.num_branches for wave in engine.take_waves()] == [1, 2, 2, 1]
+
+
+def test_every_step_and_every_row_that_enters_is_a_sign_of_life(tiny_model, packs):
+    engine = open_engine(tiny_model, rows_per_wave=2)
+    told = []
+    engine.on_step = lambda: told.append(len(packs))
+    list(engine.generate([text("a", 2), text("b", 3)]))
+    assert told == [0, 0, 1, 2, 3]
+
+
+HINT = (
+    "\nCUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace below might be "
+    "incorrect.\nCompile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.\n"
+)
+"""What torch adds to each CUDA error."""
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA error: an illegal memory access was encountered",
+        "CUDA error: device-side assert triggered",
+        "CUDA error: unspecified launch failure",
+        "CUDA error: uncorrectable ECC error encountered",
+        "CUDA error: misaligned address",
+        "CUDA error: an illegal instruction was encountered",
+        "CUDA error: the launch timed out and was terminated",
+        "CUDA error: Invalid access of peer GPU memory over nvlink or a hardware error",
+        "CUDA driver error: an illegal memory access was encountered",
+        "HIP error: an illegal memory access was encountered",
+        "Triton Error [CUDA]: an illegal memory access was encountered",
+        "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx(handle)`",
+        "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+    ],
+)
+@pytest.mark.parametrize("kind", [RuntimeError, torch.AcceleratorError])
+def test_an_error_that_breaks_the_device_for_the_process_loses_the_engine(kind, message):
+    with pytest.raises(EngineLost, match="the device is lost") as lost:
+        check_device(kind(message + HINT))
+    assert "\n" not in str(lost.value)
+    assert isinstance(lost.value.__cause__, kind)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: out of memory" + HINT),
+        RuntimeError("CUDA error: invalid argument" + HINT),
+        RuntimeError("CUDA error: no kernel image is available for execution on the device" + HINT),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+    ],
+)
+def test_other_errors_leave_the_engine_as_it_is(error):
+    assert check_device(error) is None
+
+
+def test_an_engine_whose_device_breaks_says_so_and_any_other_error_stays_itself(tiny_model, monkeypatch):
+    for message, kind in (("CUDA error: device-side assert triggered", EngineLost), ("a bug", RuntimeError)):
+
+        def fail(_: Pack, message: str = message) -> None:
+            raise RuntimeError(message)
+
+        monkeypatch.setattr(Pack, "step", fail)
+        with pytest.raises(kind, match=message):
+            list(open_engine(tiny_model).generate([text("a", 1)]))

@@ -7,12 +7,13 @@ rows keep what they have: a step either happens to a row or does not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
-from omnigen_actor.errors import ErrorKind, RowError, Stage
+from omnigen_actor.errors import EngineLost, ErrorKind, RowError, Stage, first_line
 from omnigen_actor.model.attention import Kernel
 from omnigen_actor.model.budget import Budget, Need, Sizes
 from omnigen_actor.model.pack import Pack
@@ -21,7 +22,16 @@ from omnigen_actor.model.sampler import Row
 from omnigen_actor.model.step_cache import StepCache
 from omnigen_actor.model.stopwatch import Lap, Stopwatch
 from omnigen_actor.model.transformer import Transformer
-from omnigen_actor.types import Failure, Request, Wave
+from omnigen_actor.types import Failure, Request, Wave, ignore_step
+
+_LOST = re.compile(
+    r"(?:(?:CUDA|HIP)(?: driver)? error|Triton Error \[\w+\]): [^\n]*?"  # the lines after hint at device-side asserts
+    r"(?:illegal memory access|illegal instruction|device-side assert|misaligned address|unspecified launch failure"
+    r"|launch timed out|uncorrectable|hardware|invalid program counter|context is destroyed|unknown error)"
+    r"|(?:CUBLAS|CUDNN)_STATUS_EXECUTION_FAILED",
+)
+"""What CUDA says of errors after which every call of the process fails (cudaError_t in the CUDA runtime's reference:
+"the process must be terminated and relaunched"), and what its libraries make of them."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,6 +98,7 @@ class Waves:
         kernel: Kernel,
         stopwatch: Stopwatch,
         cache: StepCache | None = None,
+        on_step: Callable[[], None] = ignore_step,
     ) -> None:
         self.budget = budget
         self._transformer = transformer
@@ -96,6 +107,7 @@ class Waves:
         self._kernel = kernel
         self._stopwatch = stopwatch
         self._cache = cache
+        self._on_step = on_step
         self._waiting: list[Job] = []
         self._active: list[Job] = []
         self._record: list[OpenWave] = []
@@ -159,6 +171,7 @@ class Waves:
         except RuntimeError as error:
             check_memory_error(error)
             return False
+        self._on_step()
         job.laps.append((lap, 1.0))
         return True
 
@@ -195,6 +208,7 @@ class Waves:
             with lap.running():
                 for _ in range(num_steps):
                     pack.step()
+                    self._on_step()
         except RuntimeError as error:
             check_memory_error(error)
             return None
@@ -226,6 +240,15 @@ def check_memory_error(error: RuntimeError) -> None:
     """Raise any error again that is not about memory: it is not ours to handle."""
     if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
         raise error
+
+
+def check_device(error: RuntimeError) -> None:
+    """Raise EngineLost for an error after which the device takes no further work from this process.
+
+    Too little memory is never one: the rows that do fit still run.
+    """
+    if not isinstance(error, torch.OutOfMemoryError) and _LOST.search(str(error)):
+        raise EngineLost(f"the device is lost: {first_line(error)}") from error
 
 
 def free_cached_memory() -> None:

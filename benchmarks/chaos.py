@@ -1,0 +1,237 @@
+"""Kills at random while runs go on: nothing may be lost, doubled or other than in a run that nobody disturbed.
+
+A round is a manifest of hundreds of rows, some of which refer to others, and its run on a cluster of a head and two
+nodes with a made-up GPU each. Every few seconds something dies by SIGKILL: an actor, a task that fetches or that writes
+records, a node with its raylet, or the driver, which is then started again. Afterwards each row must have one current
+record, with an image of that sha256, the image of an undisturbed run byte for byte; and no more images may have been
+begun twice than the kills explain:
+
+actor           the batch that it was at
+node            the same, and the batches that it had done and whose records were not written yet
+driver          this for every actor
+reader, writer  nothing
+
+A batch is found again by its diary and then run row by row, so a kill there repeats what the batch had begun anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from random import Random
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import chaos_audit, chaos_engine, report
+from benchmarks.chaos_cluster import ACTOR, DRIVER, NODE, READER, WRITER, DoomedCluster
+
+ROOT = Path(__file__).parents[1]
+NUM_NODES = 2
+BATCH_SIZE = 8
+IN_FLIGHT = 4
+"""Batches of an actor that may be done and not yet recorded, and the one that it is at."""
+
+WEIGHTS = {ACTOR: 10, WRITER: 3, READER: 2, NODE: 1, DRIVER: 4}
+PAUSE_S = (1.0, 4.0)
+MAX_DRIVERS = 40
+
+EXPLAINED = {
+    ACTOR: BATCH_SIZE,
+    WRITER: 0,
+    READER: 0,
+    NODE: BATCH_SIZE * IN_FLIGHT,
+    DRIVER: BATCH_SIZE * IN_FLIGHT * NUM_NODES,
+}
+"""How many images a kill of each kind may have begun again."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Round:
+    """What happened in one run. ``num_drivers`` counts the first; ``broken_off``: exit codes of those not killed."""
+
+    model: str
+    num_rows: int
+    kills: Counter[str] = field(default_factory=Counter)
+    num_drivers: int = 0
+    broken_off: list[int] = field(default_factory=list)
+    num_started: int = 0
+    num_repeated: int = 0
+    num_explained: int = 0
+    num_orphans: int = 0
+    faults: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def main() -> None:
+    """Run the campaign, print its table, and save it where asked. Exit code 1 where anything was not as it must be."""
+    options = parse_options()
+    rounds: list[Round] = []
+    while sum(one.kills.total() for one in rounds) < options.kills:
+        number = len(rounds)
+        model = ("fake:0.05", "tiny")[number % 4 == 3]
+        with tempfile.TemporaryDirectory(prefix="omnigen-batch-chaos-") as scratch:
+            rounds.append(run_round(Path(scratch), model, options.rows, Random(f"{options.seed} {number}")))
+        print(line(number, rounds[-1]), flush=True)
+    total = sum((one.kills for one in rounds), Counter[str]())
+    print(
+        f"{total.total()} kills in {len(rounds)} rounds: {dict(total)}; {sum(len(one.faults) for one in rounds)} faults"
+    )
+    save(options, rounds, total)
+    sys.exit(any(one.faults for one in rounds))
+
+
+def parse_options() -> argparse.Namespace:
+    """The options of the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--kills", type=int, default=200, help="rounds go on until there were so many")
+    parser.add_argument("--rows", type=int, default=300, help="of a round")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path)
+    return parser.parse_args()
+
+
+def save(options: argparse.Namespace, rounds: list[Round], total: Counter[str]) -> None:
+    """The campaign as JSON."""
+    told = {"kills": dict(total), "num_faults": sum(len(one.faults) for one in rounds), "explained": EXPLAINED}
+    report.save(
+        options.output, {"rows": options.rows, "seed": options.seed, **told, "rounds": [asdict(r) for r in rounds]}
+    )
+
+
+def run_round(folder: Path, model: str, num_rows: int, rng: Random, *, max_kills: int = 10**6) -> Round:
+    """One undisturbed run, one disturbed, and what differs."""
+    manifest = write_manifest(folder, num_rows)
+    if model == "tiny":
+        from omnigen_actor.checkpoint.tiny import write_tiny_checkpoint
+
+        write_tiny_checkpoint(folder / "tiny")
+    os.environ[chaos_engine.MODEL] = str(folder / "tiny") if model == "tiny" else model
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    found = Round(model=model, num_rows=num_rows)
+    expected = {f"{row['id']}#0" for row in map(json.loads, manifest.read_text().splitlines())}
+    started = time.monotonic()
+    with _cluster(folder / "quiet.txt") as cluster:
+        code = _driver(manifest, folder / "quiet", cluster.address).wait()
+        assert code == 0, f"the undisturbed run ended with {code}: {(folder / 'quiet.log').read_text()[-2000:]}"
+    quiet = chaos_audit.look(folder / "quiet", expected)
+    diary = folder / "disturbed.txt"
+    with _cluster(diary) as cluster:
+        Disturbance(cluster, found, rng, max_kills).run(manifest, folder / "disturbed")
+    _compare(found, folder / "disturbed", expected, quiet, diary)
+    found.seconds = time.monotonic() - started
+    return found
+
+
+def _cluster(diary: Path) -> DoomedCluster:
+    """A fresh cluster, whose engines note what they begin in ``diary``."""
+    os.environ[chaos_engine.DIARY] = str(diary)
+    return DoomedCluster(NUM_NODES)
+
+
+def write_manifest(folder: Path, num_rows: int) -> Path:
+    """So many rows: text, and a tenth of them edits of the image that another row makes."""
+    num_children = num_rows // 10
+    num_roots = num_rows - num_children
+    rows: list[dict[str, object]] = [
+        {"id": f"row-{number:04d}", "task": "text_to_image", "instruction": f"picture {number}"}
+        for number in range(num_roots)
+    ]
+    rows += [
+        {
+            "id": f"edit-{number:04d}",
+            "task": "edit",
+            "instruction": f"edit {number}",
+            "images": [f"row:row-{number * 7 % num_roots:04d}"],
+        }
+        for number in range(num_children)
+    ]
+    path = folder / "manifest.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def _driver(manifest: Path, store: Path, address: str) -> subprocess.Popen[bytes]:
+    """``jobs.generate`` as a user starts it. A row that was blamed for two kills of ours is tried again."""
+    sizes = ["--width", "48", "--height", "32", "--steps", "2", "--max-input-image-size", "48"]
+    place = ["--ray-address", address, "--device", "cpu", "--gpus-per-actor", "1", "--batch-size", str(BATCH_SIZE)]
+    command = [sys.executable, "-m", "jobs.generate", str(manifest), str(store), "--model", chaos_engine.NAME]
+    with (store.parent / f"{store.name}.log").open("ab") as log:
+        return subprocess.Popen(
+            [*command, *sizes, *place, "--retry-failed", "poison"], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
+        )
+
+
+class Disturbance:
+    """A run in which things die, until it is done all the same."""
+
+    def __init__(self, cluster: DoomedCluster, found: Round, rng: Random, max_kills: int) -> None:
+        self._cluster, self._found, self._rng, self._max_kills = cluster, found, rng, max_kills
+        self._driver: subprocess.Popen[bytes] | None = None
+        self._is_over = threading.Event()
+
+    def run(self, manifest: Path, store: Path) -> None:
+        """Start drivers until one ends with 0."""
+        killer = threading.Thread(target=self._kill, daemon=True)
+        killer.start()
+        while self._found.num_drivers < MAX_DRIVERS:
+            self._found.num_drivers += 1
+            self._driver = _driver(manifest, store, self._cluster.address)
+            code = self._driver.wait()
+            if code == 0:
+                break
+            if code != -9:
+                self._found.broken_off.append(code)
+        else:
+            self._found.faults.append(f"not done after {MAX_DRIVERS} drivers")
+        self._is_over.set()
+        killer.join()
+
+    def _kill(self) -> None:
+        kinds, weights = list(WEIGHTS), list(WEIGHTS.values())
+        while not self._is_over.wait(self._rng.uniform(*PAUSE_S)) and self._found.kills.total() < self._max_kills:
+            kind = self._rng.choices(kinds, weights)[0]
+            if self._kill_driver() if kind == DRIVER else self._cluster.kill(kind, self._rng):
+                self._found.kills[kind] += 1
+
+    def _kill_driver(self) -> bool:
+        if self._driver is None or self._driver.poll() is not None:
+            return False
+        self._driver.kill()
+        return True
+
+
+def _compare(found: Round, store: Path, expected: set[str], quiet: chaos_audit.Found, diary: Path) -> None:
+    after, started = chaos_audit.look(store, expected), chaos_engine.counted(diary)
+    found.faults += [f"undisturbed: {fault}" for fault in quiet.faults]
+    found.faults += after.faults
+    found.faults += [
+        f"the image of {name} is another one" for name in chaos_audit.differing(after.images, quiet.images)
+    ]
+    found.num_orphans = after.num_orphans
+    found.num_started = started.total()
+    found.num_repeated = chaos_audit.num_repeated(started)
+    found.num_explained = sum(EXPLAINED[kind] * number for kind, number in found.kills.items())
+    if found.num_repeated > found.num_explained:
+        found.faults.append(f"{found.num_repeated} images were begun again, {found.num_explained} can be explained")
+
+
+def line(number: int, one: Round) -> str:
+    """A round for a person."""
+    kills = ", ".join(f"{kind} {one.kills[kind]}" for kind in WEIGHTS)
+    told = f"{number:>3} {one.model:<10}{one.num_rows:>5} rows  {one.kills.total():>3} kills ({kills})  "
+    told += f"{one.num_drivers:>2} drivers, {one.num_repeated:>4} begun again of at most {one.num_explained}, "
+    told += f"{one.seconds:.0f} s: " + ("ok" if not one.faults else f"{len(one.faults)} FAULTS")
+    return "\n    ".join([told, *one.faults[:10]])
+
+
+if __name__ == "__main__":
+    main()
