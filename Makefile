@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 DEMO := out/demo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench chaos clean
 
 # Drawn scenes, photographs and a chain on the small trained model of the package, from nothing each time.
 demo: $(READY)
@@ -26,6 +26,10 @@ check: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/engine.py --side 256 --steps 10
 	$(BIN)/python benchmarks/pipeline.py
+
+# 200 kills at random: three quarters of an hour on two cores.
+chaos: $(READY)
+	$(BIN)/python benchmarks/chaos.py --output out/chaos.json
 
 # Removes what these targets made, and nothing else under out/.
 clean:

@@ -29,6 +29,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
 
+import pyarrow.parquet as pq
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import chaos_audit, chaos_engine, report
@@ -71,6 +73,17 @@ class Round:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Half:
+    """A driver that was killed at half of its rows, with one actor: what the next one began again."""
+
+    num_rows: int
+    num_recorded: int
+    num_repeated: int
+    num_explained: int
+    faults: tuple[str, ...]
+
+
 def main() -> None:
     """Run the campaign, print its table, and save it where asked. Exit code 1 where anything was not as it must be."""
     options = parse_options()
@@ -85,8 +98,13 @@ def main() -> None:
     print(
         f"{total.total()} kills in {len(rounds)} rounds: {dict(total)}; {sum(len(one.faults) for one in rounds)} faults"
     )
-    save(options, rounds, total)
-    sys.exit(any(one.faults for one in rounds))
+    with tempfile.TemporaryDirectory(prefix="omnigen-batch-chaos-") as scratch:
+        half = kill_at_half(Path(scratch), 1000)
+    print(
+        f"killed after {half.num_recorded} of {half.num_rows}: {half.num_repeated} begun again of {half.num_explained}"
+    )
+    save(options, rounds, total, half)
+    sys.exit(bool(half.faults) or half.num_repeated > half.num_explained or any(one.faults for one in rounds))
 
 
 def parse_options() -> argparse.Namespace:
@@ -99,9 +117,10 @@ def parse_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def save(options: argparse.Namespace, rounds: list[Round], total: Counter[str]) -> None:
+def save(options: argparse.Namespace, rounds: list[Round], total: Counter[str], half: Half) -> None:
     """The campaign as JSON."""
     told = {"kills": dict(total), "num_faults": sum(len(one.faults) for one in rounds), "explained": EXPLAINED}
+    told |= {"killed_at_half": asdict(half)}
     report.save(
         options.output, {"rows": options.rows, "seed": options.seed, **told, "rounds": [asdict(r) for r in rounds]}
     )
@@ -159,15 +178,52 @@ def write_manifest(folder: Path, num_rows: int) -> Path:
     return path
 
 
-def _driver(manifest: Path, store: Path, address: str) -> subprocess.Popen[bytes]:
+def _driver(manifest: Path, store: Path, address: str, num_gpus: int = 1) -> subprocess.Popen[bytes]:
     """``jobs.generate`` as a user starts it. A row that was blamed for two kills of ours is tried again."""
     sizes = ["--width", "48", "--height", "32", "--steps", "2", "--max-input-image-size", "48"]
-    place = ["--ray-address", address, "--device", "cpu", "--gpus-per-actor", "1", "--batch-size", str(BATCH_SIZE)]
+    place = [
+        "--ray-address",
+        address,
+        "--device",
+        "cpu",
+        "--gpus-per-actor",
+        str(num_gpus),
+        "--batch-size",
+        str(BATCH_SIZE),
+    ]
     command = [sys.executable, "-m", "jobs.generate", str(manifest), str(store), "--model", chaos_engine.NAME]
     with (store.parent / f"{store.name}.log").open("ab") as log:
         return subprocess.Popen(
             [*command, *sizes, *place, "--retry-failed", "poison"], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
         )
+
+
+def kill_at_half(folder: Path, num_rows: int) -> Half:
+    """SIGKILL to a driver once half of its rows are recorded, and the same command again, on one local Ray each."""
+    manifest, diary = write_manifest(folder, num_rows), folder / "half.txt"
+    os.environ[chaos_engine.MODEL], os.environ[chaos_engine.DIARY] = "fake:0.01", str(diary)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    store = folder / "half"
+    driver = _driver(manifest, store, "local", num_gpus=0)
+    while driver.poll() is None and _num_recorded(store) < num_rows / 2:
+        time.sleep(0.05)
+    driver.kill()
+    assert driver.wait() == -9, "the run was over before it could be killed"
+    num_recorded = _num_recorded(store)
+    assert _driver(manifest, store, "local", num_gpus=0).wait() == 0, (folder / "half.log").read_text()[-2000:]
+    expected = {f"{row['id']}#0" for row in map(json.loads, manifest.read_text().splitlines())}
+    return Half(
+        num_rows=num_rows,
+        num_recorded=num_recorded,
+        num_repeated=chaos_audit.num_repeated(chaos_engine.counted(diary)),
+        num_explained=BATCH_SIZE * IN_FLIGHT,
+        faults=chaos_audit.look(store, expected).faults,
+    )
+
+
+def _num_recorded(store: Path) -> int:
+    """Rows with a record. Files appear whole."""
+    return sum(pq.read_metadata(file).num_rows for file in store.glob("records/*.parquet"))
 
 
 class Disturbance:

@@ -50,12 +50,12 @@ def parse_options() -> argparse.Namespace:
     """The options of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tasks", type=lambda text: tuple(text.split(",")), default=("text_to_image", "follow_depth"))
-    parser.add_argument("--train-rows", type=int, default=300, help="of each task")
+    parser.add_argument("--train-rows", type=int, default=200, help="of each task")
     parser.add_argument("--test-rows", type=int, default=100, help="of each task")
-    parser.add_argument("--training-steps", type=int, default=400)
+    parser.add_argument("--training-steps", type=int, default=300)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--steps", type=int, default=20, help="denoising steps")
+    parser.add_argument("--steps", type=int, default=10, help="denoising steps")
     parser.add_argument("--output", type=Path)
     return parser.parse_args()
 
@@ -109,7 +109,10 @@ def generate(asked: Questions, folder: Path, steps: int, adapters: tuple[str, ..
         max_input_image_size=SMALL.size,
     )
     config = RunConfig(
-        model=MINI, generation=generation, workers=WorkerConfig(batch_size=32), engine=EngineConfig(adapters=adapters)
+        model=MINI,
+        generation=generation,
+        workers=WorkerConfig(batch_size=32),
+        engine=EngineConfig(adapters=adapters, rows_per_wave=16),
     )
     summary = run(str(folder / "manifest.jsonl"), str(folder / "store"), config)
     assert summary.num_ok == summary.num_in, summary

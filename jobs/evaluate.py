@@ -15,7 +15,7 @@ from jobs import exit_codes
 from jobs.options import Parser
 from omnigen_actor import uri
 from omnigen_actor.errors import ConfigError, OutputError
-from pipelines.config import GenerationConfig, RunConfig, WorkerConfig
+from pipelines.config import EngineConfig, GenerationConfig, RunConfig, WorkerConfig
 from pipelines.locations import locate
 from pipelines.world.evaluation import GENERATED, Gates, Questions, lines, read_gates, score_all
 from pipelines.world.presets import PRESETS
@@ -49,6 +49,13 @@ def _parse(argv: list[str]) -> Namespace:
     parser.add_argument("--img-guidance-scale", type=float, default=1.5, metavar="NUMBER", help="image guidance (1.5)")
     parser.add_argument("--only-right", action="store_true", help="without the controls that take generation")
     parser.add_argument("--num-actors", type=int, default=None, metavar="INTEGER", help="size of the pool")
+    parser.add_argument(
+        "--rows-per-wave",
+        type=int,
+        default=None,
+        metavar="INTEGER",
+        help="rows that step together; default: as many as fit, on a CPU 1",
+    )
     parser.add_argument("--gates", metavar="FILE", help="JSON of what must be reached; exit code 1 where it is not")
     return parser.parse(argv)
 
@@ -120,6 +127,7 @@ def _generate(questions: Questions, output: str, arguments: Namespace) -> str:
         model=arguments.model,
         generation=generation,
         workers=WorkerConfig(batch_size=32, num_actors=arguments.num_actors),
+        engine=EngineConfig(rows_per_wave=arguments.rows_per_wave),
     )
     run(uri.join(output, "manifest.jsonl"), uri.join(output, "store"), config)
     return verify_model(arguments.model)

@@ -40,7 +40,7 @@ def _generate(argv: list[str]) -> int:
     if stop.is_set() and not summary.adds_up:
         exit_codes.say(f"stopped by SIGTERM: {summary.num_generated} rows done, run the same command to go on")
         return exit_codes.TERMINATED
-    _print(format_summary(summary))
+    exit_codes.show(format_summary(summary))
     return verdict(summary, arguments.config.max_failed)
 
 
@@ -85,12 +85,6 @@ def verdict(summary: Summary, max_failed: float) -> int:
     """The exit code of a finished run; ``max_failed`` is in percent."""
     good = summary.adds_up and summary.percent_without_image <= max_failed
     return exit_codes.OK if good else exit_codes.ROWS_FAILED
-
-
-def _print(text: str) -> None:
-    """Print, whatever the terminal can show: an odd character in a message must not crash a finished run."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 if __name__ == "__main__":

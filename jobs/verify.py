@@ -59,7 +59,7 @@ def _verify(arguments: Namespace) -> int:
     )
     place = arguments.report and locate(arguments.report, OutputError, "report ")
     report = verify(arguments.store, config, fix=arguments.fix, take_over=arguments.take_over)
-    _print("\n".join(lines(report, has_fix=arguments.fix)))
+    exit_codes.show("\n".join(lines(report, has_fix=arguments.fix)))
     if place:
         _write(place, report)
     return exit_codes.ROWS_FAILED if report.num_left else exit_codes.OK
@@ -70,12 +70,6 @@ def _write(place: str, report: Report) -> None:
         uri.write_bytes(place, report.to_json().encode())
     except OSError as error:
         raise OutputError(f"the report can't be written: {error}") from None
-
-
-def _print(text: str) -> None:
-    """Print, whatever the terminal can show: names of files may be anything."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def lines(report: Report, *, has_fix: bool) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -56,6 +57,8 @@ class OmniGenActor:
     the pixels were fitted to. Images are encoded and written by ``write_threads`` threads while the engine goes on.
     ``on_waves`` hears after each batch what its waves took.
 
+    A store that takes no image for ``store_timeout_s`` seconds ends the run: what it raises is raised.
+
     A row that ran alone when its process died ``max_crashes`` times is not run again. ``leave`` ends the process: when
     the engine is lost, and when a batch shows no sign of life for ``stall_timeout_s`` seconds.
     """
@@ -70,6 +73,7 @@ class OmniGenActor:
         max_input_image_size: int = 1024,
         write_threads: int = 2,
         on_waves: OnWaves | None = None,
+        store_timeout_s: float = 300.0,
         max_crashes: int = 2,
         stall_timeout_s: float = 1800.0,
         leave: Callable[[int], NoReturn] = os._exit,
@@ -78,6 +82,7 @@ class OmniGenActor:
         self._run_id = run_id
         self._image_format = image_format
         self._max_input_image_size = max_input_image_size
+        self._store_timeout_s = store_timeout_s
         self._max_crashes = max_crashes
         self._leave = leave
         self._engine = open_engine()
@@ -90,7 +95,8 @@ class OmniGenActor:
     def __call__(self, table: pa.Table) -> pa.Table:
         """FETCHED -> RECORD: one row for one row, in order, the user's columns untouched, no pixels.
 
-        Every image is committed when this returns. Raises nothing for a row. No rows at all once the run winds down.
+        Every image is committed when this returns. Raises nothing for a row, and UriFailed for the store. No rows at
+        all once the run winds down.
         """
         if not table.num_rows or self._winds_down():
             return table_from_rows([], RECORD, table.slice(0, 0))
@@ -221,12 +227,17 @@ class OmniGenActor:
         return None
 
     def _write(self, result: Result) -> Record:
-        """Encode and commit one image; return the columns that tell of it. Raises RowError (stage write)."""
+        """Encode and commit one image; return the columns that tell of it.
+
+        Raises RowError (stage write), and UriFailed where the store takes nothing else either.
+        """
         started = time.perf_counter()
         try:
             data = images.encode(result.image, self._image_format)
             key = store.image_key(result.request.id, result.request.sample, images.EXTENSIONS[self._image_format])
-            uri.write_bytes(uri.join(self._store_root, key), data)
+            self._commit(uri.join(self._store_root, key), data)
+        except (RowError, uri.UriFailed):
+            raise
         except Exception as error:
             raise RowError(ErrorKind.WRITE_FAILED, Stage.WRITE, _describe(error)) from error
         return {
@@ -242,6 +253,15 @@ class OmniGenActor:
             "write_seconds": time.perf_counter() - started,
             "finished_at": datetime.now(UTC),
         }
+
+    def _commit(self, place: str, data: bytes) -> None:
+        """Write an image, for as long as it may take. Raises UriFailed where the store is at fault, else RowError."""
+        try:
+            uri.write_bytes(place, data, timeout_s=self._store_timeout_s, retries=sys.maxsize)
+        except uri.UriFailed as error:
+            if store.takes(self._store_root, data):
+                raise RowError(ErrorKind.WRITE_FAILED, Stage.WRITE, _describe(error)) from error
+            raise  # each further row would cost its image, too
 
 
 def _unfinished(requests: dict[int, Request], error: Exception | None) -> Iterator[tuple[int, Outcome]]:

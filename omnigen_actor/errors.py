@@ -6,6 +6,7 @@ OmniGenBatchError
 │   ├── ManifestError       the manifest as a whole
 │   ├── ModelError          the checkpoint
 │   └── OutputError         the run store
+├── RunStopped              a run that began cannot go on: exit code 75 and one line; the same command continues
 ├── RowError                one row cannot become an image: a record, never a crash
 └── EngineLost              an engine whose process can do nothing more: the actor leaves it
 """
@@ -79,6 +80,10 @@ class ModelError(StartupError):
 
 class OutputError(StartupError):
     """The run store can't be written, or belongs to another run."""
+
+
+class RunStopped(OmniGenBatchError, RuntimeError):  # noqa: N818
+    """A run that began cannot go on. What it has recorded stays; the same command continues."""
 
 
 class RowError(OmniGenBatchError, ValueError):

@@ -99,6 +99,11 @@ def size_bytes(uri: str, timeout_s: float | None) -> int:
 
 def list_files(folder: str, timeout_s: float | None) -> list[str]:
     """The names of all files below `folder`, relative to it. Raises FileNotFoundError where there is no folder."""
+    return [name for name, _ in list_sizes(folder, timeout_s)]
+
+
+def list_sizes(folder: str, timeout_s: float | None) -> list[tuple[str, int]]:
+    """As `list_files`, each with its size in bytes."""
     if remote_http.is_http(folder):
         raise PermissionError("http has no folders to list")
     filesystem, path = _filesystem(folder)
@@ -106,7 +111,7 @@ def list_files(folder: str, timeout_s: float | None) -> list[str]:
     found = _call(filesystem, "find", path, timeout_s=timeout_s, detail=True)
     root = path.rstrip("/") + "/"
     return [
-        name[len(root) :]
+        (name[len(root) :], int(info["size"] or 0))
         for name, info in found.items()
         if info["type"] == "file" and name.startswith(root) and not name.endswith("/")
     ]

@@ -78,12 +78,27 @@ def metrics_key(run_id: str) -> str:
     return f"{METRICS}/{run_id}/{uuid.uuid4().hex}.jsonl"
 
 
+def takes(root: str, data: bytes) -> bool:
+    """Whether a probe of these bytes can be written: what tells a fault of the store from one of a single key."""
+    try:
+        _probe(root, data)
+    except OSError:
+        return False
+    return True
+
+
 def check_writable(root: str) -> None:
     """Write and remove a probe. Raises OutputError with one line that names the store and the reason."""
-    probe = uri.join(root, f".probe-{uuid.uuid4().hex}")
     try:
-        uri.write_bytes(probe, b"probe")
-        uri.remove(probe)
+        _probe(root, b"probe")
     except Exception as error:  # fsspec's back ends raise what they like
         reason = first_line(error)
         raise OutputError(f"output {uri.redact(root)!r} can't be written: {reason}") from None
+
+
+def _probe(root: str, data: bytes) -> None:
+    probe = uri.join(root, f".probe-{uuid.uuid4().hex}")
+    try:
+        uri.write_bytes(probe, data)
+    finally:
+        uri.remove(probe)

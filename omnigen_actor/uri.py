@@ -36,6 +36,7 @@ __all__ = [
     "is_local",
     "join",
     "list_files",
+    "list_sizes",
     "open_read",
     "parent",
     "read_bytes",
@@ -49,9 +50,11 @@ __all__ = [
 T = TypeVar("T")
 
 DEFAULT_TIMEOUT_S = 60.0
-DEFAULT_RETRIES = 4
+DEFAULT_RETRIES = 8
+"""With a fifth of all requests failing, one operation in two million still fails."""
 _OPEN_BUFFER_BYTES = 4 << 20
-_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
+TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
+"""Names of local files that a process which was killed left half written."""
 
 
 class UriNotFound(FileNotFoundError):  # noqa: N818
@@ -143,6 +146,15 @@ def list_files(folder: str, *, suffix: str = "") -> list[str]:
     return sorted(join(folder, name) for name in names if name.endswith(suffix))
 
 
+def list_sizes(folder: str) -> list[tuple[str, int]]:
+    """Every file below `folder`, not a local one, as `list_files` names it, and its size in bytes. Raises UriFailed."""
+    try:
+        found = _retry("list", folder, lambda left_s: remote.list_sizes(folder, left_s), None)
+    except UriNotFound:
+        return []
+    return sorted((join(folder, name), num_bytes) for name, num_bytes in found)
+
+
 def open_read(uri: str) -> BinaryIO:
     """A seekable binary stream of `uri`, for files too large to hold. Retries inside. Raises UriNotFound, UriFailed."""
     if is_local(uri):
@@ -221,7 +233,7 @@ def _list_local(folder: Path) -> list[str]:
         (Path(root) / name).relative_to(folder).as_posix()
         for root, _, names in os.walk(folder, onerror=fail)
         for name in names
-        if not _TEMPORARY.fullmatch(name)
+        if not TEMPORARY.fullmatch(name)
     ]
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from omnigen_actor.errors import ConfigError, StartupError, first_line
+from omnigen_actor.errors import ConfigError, RunStopped, StartupError, first_line
+from omnigen_actor.uri import UriFailed
 from pipelines.config import WorkerConfig
 
 SPARE_CPUS = 1
@@ -171,7 +173,7 @@ def settings_of_a_run(workers: WorkerConfig) -> Iterator[None]:
     before = {name: getattr(context, name) for name in own}
     _apply(context, own)
     try:
-        with _quiet_console(), _engine_failures():
+        with _quiet_console(), _failures():
             yield
     finally:
         _apply(context, before)
@@ -208,9 +210,11 @@ def _quiet_console() -> Iterator[None]:
 
 
 @contextmanager
-def _engine_failures() -> Iterator[None]:
-    """Raise a StartupError of one line in place of Ray's report that actors could not be constructed."""
-    from ray.exceptions import ActorDiedError
+def _failures() -> Iterator[None]:
+    """Raise one line in place of Ray's report: a StartupError where actors could not be constructed, and RunStopped
+    where a task could not read or write the store.
+    """
+    from ray.exceptions import ActorDiedError, RayError
 
     try:
         yield
@@ -218,3 +222,14 @@ def _engine_failures() -> Iterator[None]:
         lines = str(error).strip().splitlines()
         reason = lines[-1] if "creation task" in lines[0] else lines[0]
         raise StartupError(f"no actor could open its engine: {reason}; see device, dtype and gpus_per_actor") from None
+    except RayError as error:
+        failure = _store_failure(error)
+        if failure is None:
+            raise
+        raise RunStopped(f"{failure}: run the same command to go on") from None
+
+
+def _store_failure(error: BaseException) -> str | None:
+    """What a task said of the store. Ray Data keeps it in its report alone: a cause does not travel."""
+    found = re.search(rf"{UriFailed.__module__}\.{UriFailed.__name__}: (.+)", str(error))
+    return found[1] if found else None

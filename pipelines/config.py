@@ -112,7 +112,7 @@ class InputConfig(Checked):
         64_000_000, "largest input image in pixels, checked before it is decoded", at_least=1
     )
     fetch_timeout_s: float = option(60.0, "seconds that one read may take", above=0)
-    fetch_retries: int = option(4, "further tries of a read that failed in a way that can pass", at_least=0)
+    fetch_retries: int = option(6, "further tries of a read that failed in a way that can pass", at_least=0)
     fetch_threads: int = option(8, "input images fetched at the same time by one task", at_least=1)
 
 
@@ -204,7 +204,10 @@ class EngineConfig(Checked):
 class RunConfig(Checked):
     """Everything that a run needs to know."""
 
-    model: str = option("Shitao/OmniGen-v1-diffusers", "hub id, folder or URI of a checkpoint; mini: the small trained one of the package; fake: none")
+    model: str = option(
+        "Shitao/OmniGen-v1-diffusers",
+        "hub id, folder or URI of a checkpoint; mini: the small trained one of the package; fake: none",
+    )
     tasks: tuple[str, ...] = option(
         (), "tasks of your own: a YAML file or package.module:NAME; give the option once for each"
     )
@@ -236,6 +239,9 @@ class RunConfig(Checked):
         False, "go on in an output made with another model or settings: what is done stays, the rest is made with these"
     )
     take_over: bool = option(False, "go on although another run says that it writes to the output")
+    store_timeout_s: float = option(
+        300.0, "seconds for which a store that takes no image or record is tried again before the run stops", above=0
+    )
     grace_s: float = option(30.0, "seconds that batches which run may take after SIGTERM", at_least=0)
     ray_address: str | None = option(None, "cluster to join; default: RAY_ADDRESS, else a local one")
     progress_every_s: float = option(

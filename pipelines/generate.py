@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Event
@@ -19,7 +20,7 @@ from omnigen_actor import attempts, store, uri
 from omnigen_actor.actor import OmniGenActor
 from omnigen_actor.allowed import Allowed
 from omnigen_actor.engines import EngineSpec, verify_model
-from omnigen_actor.errors import ConfigError, OutputError
+from omnigen_actor.errors import ConfigError, OutputError, RunStopped
 from omnigen_actor.images import EXTENSIONS
 from pipelines import cluster, lease, prometheus, records, run_info
 from pipelines.choice import Choice
@@ -67,7 +68,7 @@ def run(
 
     ``on_start`` hears how many rows there are to do, ``on_progress`` what has become of them so far. A row's failure is
     its record. Once ``stop`` is set, no batch begins, and those that run have ``grace_s`` to end; the rest is for the
-    next run. Raises StartupError before an image is made; without rows to do, Ray is not started.
+    next run. Raises StartupError before an image is made, RunStopped after; without rows to do, Ray is not started.
     """
     started = time.monotonic()
     tasks = load_tasks(config.tasks)
@@ -79,7 +80,7 @@ def run(
     allowed = allowed_of_run(config.inputs, manifest_folder, store_root)
     made_with = run_info.fingerprint(config, model_sha256)
     run_id = run_info.new_run_id()
-    with lease.hold(store_root, run_id, take_over=config.take_over) as held:
+    with lease.hold(store_root, run_id, take_over=config.take_over) as held, _store_failures():
         remove_others(store_root, run_id)
         history = run_info.read_history(store_root, made_with, allow_mixed=config.allow_mixed)
         ledger, earlier = Ledger.load(store_root), history.generations(config.generation)
@@ -99,6 +100,15 @@ def run(
         held.look()
         held.check()
         return _account(plan, tally, store_root, run_id, started)
+
+
+@contextmanager
+def _store_failures() -> Iterator[None]:
+    """Raise RunStopped where the driver could not read or write the store."""
+    try:
+        yield
+    except uri.UriFailed as error:
+        raise RunStopped(f"{error}: run the same command to go on") from None
 
 
 def build_processor(
@@ -183,6 +193,7 @@ def _generate(planned: Dataset, job: _Job, *, fill_batches: bool = False) -> Dat
             "image_format": config.images.image_format,
             "max_input_image_size": max_side,
             "on_waves": prometheus.observe,
+            "store_timeout_s": config.store_timeout_s,
             "max_crashes": config.workers.max_crashes,
             "stall_timeout_s": config.workers.stall_timeout_s,
         },
@@ -217,7 +228,8 @@ def _outcomes(job: _Job, progress: Progress) -> Iterator[pa.Table]:
     parts = ray.data.from_arrow(list(progress.parts()))
     ready = parts.map_batches(AwaitMarks(stop=stop), num_cpus=0, concurrency=1, **_BLOCKS)
     done = _generate(ready.map_batches(read, **_BLOCKS), job)
-    outcomes = done.map_batches(WriteRecords(job.store_root, job.run_id), num_cpus=_RECORD_CPUS, **_BLOCKS)
+    write = WriteRecords(job.store_root, job.run_id, job.config.store_timeout_s)
+    outcomes = done.map_batches(write, num_cpus=_RECORD_CPUS, **_BLOCKS)
     # Without looking ahead: the last outcome of a level must not wait for the first of the next.
     yield from outcomes.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 

@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from omnigen_actor import store, uri
-from omnigen_actor.errors import OutputError
+from omnigen_actor.errors import OutputError, RunStopped
 
 BEAT_S = 20.0
 STALE_S = 90.0
@@ -32,7 +32,7 @@ WATCH_S = 30.0
 """For how long a lease whose last beat looks old is watched: longer than a beat."""
 
 _MAX_BYTES = 2**16
-_TIMEOUT_S, _RETRIES = 20.0, 2
+_TIMEOUT_S, _RETRIES = 20.0, 5
 _log = logging.getLogger(__name__)
 _chance = random.SystemRandom()
 
@@ -73,9 +73,9 @@ class Lease:
         """Set once another run holds the store."""
 
     def check(self) -> None:
-        """Raises OutputError once a beat has found another run's lease."""
+        """Raises RunStopped once a beat has found another run's lease."""
         if self.lost.is_set():
-            raise OutputError(f"this run has lost its output to {self._lost_to}: it stops; run the same command later")
+            raise RunStopped(f"this run has lost its output to {self._lost_to}; run the same command later")
 
     def look(self) -> None:
         """Find out whether the lease is still this run's. Whether the store can be read shows elsewhere."""
@@ -150,7 +150,7 @@ def hold(
     try:
         yield lease
     except Exception as error:
-        if not isinstance(error, OutputError):  # a run whose plan another one removed fails in many ways
+        if not isinstance(error, RunStopped | OutputError):  # a run whose plan another one removed fails in many ways
             lease.look()
             lease.check()
         raise

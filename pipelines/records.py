@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from typing import Any
 
@@ -35,16 +36,19 @@ class WriteRecords:
     The file's name depends on the rows alone, so a task that is retried overwrites its own file.
     """
 
-    def __init__(self, store_root: str, run_id: str) -> None:
+    def __init__(self, store_root: str, run_id: str, timeout_s: float = uri.DEFAULT_TIMEOUT_S) -> None:
+        """``timeout_s``: for how long a store that does not take them is tried again."""
         self._store_root = store_root
         self._run_id = run_id
+        self._timeout_s = timeout_s
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Commit one batch. Raises what the store raises: without its records the run can't be said to be complete."""
         if table.num_rows:
             identity = zip(*(table[name].to_pylist() for name in ("id", "sample", "attempt")), strict=True)
             key = store.records_key(self._run_id, identity)
-            uri.write_bytes(uri.join(self._store_root, key), to_parquet(table))
+            place = uri.join(self._store_root, key)
+            uri.write_bytes(place, to_parquet(table), timeout_s=self._timeout_s, retries=sys.maxsize)
         return count(table)
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from omnigen_actor import images
+from omnigen_actor import images, uri
 from omnigen_actor.actor import OmniGenActor
 from omnigen_actor.engine_settings import EngineSettings
 from omnigen_actor.engines import EngineSpec
@@ -226,6 +226,12 @@ def test_an_image_that_cannot_be_written_fails_its_row_alone(tmp_path: Path) -> 
     assert errors([bad, good]) == [("write_failed", "write"), (None, None)]
     assert str(key) in bad["error"]
     assert bad["output_key"] is None
+
+
+def test_a_store_that_takes_no_image_ends_the_run(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(uri.UriFailed, match="cannot write"):
+        run(tmp_path / "file" / "store", fetched({}))
 
 
 def test_an_empty_table_gives_an_empty_table_and_writes_nothing(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from omnigen_actor import uri
 from omnigen_actor.errors import ManifestError
 from omnigen_actor.schema import PLAN
+from pipelines.config import InputConfig
 from pipelines.finetune.sources import TrainingSet
 
 ROWS: list[dict[str, Any]] = [
@@ -59,3 +61,17 @@ def test_a_manifest_without_targets_is_refused(tmp_path: Path) -> None:
     rows = [{"id": "a", "task": "text_to_image", "instruction": "x"}]
     with pytest.raises(ManifestError, match="no column output_image"):
         examples(tmp_path, rows)
+
+
+@pytest.mark.parametrize("is_store", [False, True])
+def test_what_rows_name_is_read_below_the_data_or_where_the_settings_allow_it(tmp_path: Path, is_store: bool) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / ("run.json" if is_store else "x2i.jsonl")).write_text("{}")
+    source = TrainingSet(uri=str(folder if is_store else folder / "x2i.jsonl"))
+    other = tmp_path / "other" / "b.png"
+    source.allowed(InputConfig()).check(str(folder / "images" / "a.png"))
+    with pytest.raises(uri.Refused, match="--allow"):
+        source.allowed(InputConfig()).check(str(other))
+    source.allowed(InputConfig(allow=(str(other.parent),))).check(str(other))
+    source.allowed(InputConfig(image_root=str(other.parent))).check(str(other))

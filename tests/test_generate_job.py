@@ -228,8 +228,8 @@ def test_a_job_outside_of_the_main_thread_takes_no_signal(replace_run: Callable[
 
 
 def test_a_message_that_the_terminal_cannot_encode_does_not_crash_a_finished_run() -> None:
-    code = "import sys; sys.stdout.reconfigure(encoding='ascii'); from jobs.generate import _print"
-    done = python("-c", f"{code}; _print('caf\\xe9 \\ud800')")
+    code = "import sys; sys.stdout.reconfigure(encoding='ascii'); from jobs.exit_codes import show"
+    done = python("-c", f"{code}; show('caf\\xe9 \\ud800')")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "caf\\xe9 \\ud800\n"
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from omnigen_actor.errors import OutputError
+from omnigen_actor.errors import OutputError, RunStopped
 from pipelines import lease
 from pipelines.lease import STALE_S, WATCH_S, hold, machine, process_started
 
@@ -188,7 +188,7 @@ def test_a_run_whose_lease_was_taken_notices_at_its_next_beat_and_leaves_the_oth
         while not held.lost.is_set() and time.monotonic() < deadline:  # a beat that has read already writes once more
             theirs = put(tmp_path)
             held.lost.wait(5 * SHORT_S)
-        with pytest.raises(OutputError, match="lost its output to run theirs on elsewhere"):
+        with pytest.raises(RunStopped, match="lost its output to run theirs on elsewhere"):
             held.check()
     assert content(tmp_path) == theirs
 
@@ -207,7 +207,7 @@ def break_down_as_another_takes_over(store: Path) -> None:
 
 
 def test_what_breaks_because_another_run_took_over_is_told_as_that(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="lost its output to run theirs") as caught:
+    with pytest.raises(RunStopped, match="lost its output to run theirs") as caught:
         break_down_as_another_takes_over(tmp_path)
     assert isinstance(caught.value.__context__, FileNotFoundError)
 
@@ -248,6 +248,6 @@ def test_an_object_store_holds_a_lease_as_a_folder_does(s3: Bucket) -> None:
             hold(f"{s3.uri}/out", "second").__enter__()
         with hold(f"{s3.uri}/out", "third", take_over=True):
             held.look()
-            with pytest.raises(OutputError, match="lost its output to run third"):
+            with pytest.raises(RunStopped, match="lost its output to run third"):
                 held.check()
     assert s3.keys() == []

@@ -29,15 +29,15 @@ NUM_SAMPLES = 12
 STEPS = 10
 
 GATES = (
-    Gate(task="canny", metric="edges_f1", bound=0.8),
-    Gate(task="depth", metric="depth_error", bound=0.05),
-    Gate(task="pose", metric="pose_error_px", bound=4.0),
-    Gate(task="in_context", metric="relation", bound=0.8),
-    Gate(task="condition", metric="place_colour", bound=0.6),
-    Gate(task="edit", metric="kept_psnr_db", bound=22.0),
-    Gate(task="compose", metric="kept_psnr_db", bound=20.0),
+    Gate(task="canny", metric="edges_f1", bound=0.95),
+    Gate(task="depth", metric="depth_error", bound=0.03),
+    Gate(task="pose", metric="pose_error_px", bound=2.0),
+    Gate(task="try_on", metric="pose_error_px", bound=2.0),
+    Gate(task="condition", metric="place_colour", bound=0.65),
+    Gate(task="edit", metric="kept_psnr_db", bound=30.6),
+    Gate(task="compose", metric="kept_psnr_db", bound=26.2),
 )
-"""Far below what the model reaches with many samples (see docs/mini.md), far above what it reaches with a fault."""
+"""Below what the model reaches here by about as much as what the mildest fault, a wrong rotary regime, takes from it."""
 
 TASKS = tuple(gate.task for gate in GATES)
 
@@ -124,7 +124,7 @@ def test_a_wrong_image_is_seen(mini: OmniGenEngine, monkeypatch: pytest.MonkeyPa
         return replace(planned, fitted=planned.fitted[::-1], pictures=planned.pictures[::-1])
 
     monkeypatch.setattr(prepare.Preparer, "plan", exchanged)
-    assert missed(generate(mini)) == {"in_context", "compose"}
+    assert missed(generate(mini)) == {"try_on", "compose"}
 
 
 def test_a_wrong_rotary_regime_is_seen(mini: OmniGenEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +134,7 @@ def test_a_wrong_rotary_regime_is_seen(mini: OmniGenEngine, monkeypatch: pytest.
         return own(segments, weight, not long)
 
     monkeypatch.setattr(prepare, "PlannedBranch", other)
-    assert missed(generate(mini))
+    assert missed(generate(mini)) & {"edit", "compose"}
 
 
 def test_a_flipped_direction_of_time_is_seen(mini: OmniGenEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,4 +151,4 @@ def test_exchanged_rows_of_a_wave_are_seen(mini: OmniGenEngine, monkeypatch: pyt
         return [first] if second is None else [second, first, *others]
 
     monkeypatch.setattr(pack.Pack, "_velocities", exchanged)
-    assert missed(generate(mini))
+    assert missed(generate(mini)) >= {"canny", "depth", "pose", "try_on"}

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from omnigen_actor.errors import ConfigError, ManifestError, ModelError, OutputError, StartupError
+from omnigen_actor.errors import ConfigError, ManifestError, ModelError, OutputError, RunStopped, StartupError
 from omnigen_actor.fake import FAKE_SHA256
 from omnigen_actor.schema import RECORD, TIMING_COLUMNS
 from pipelines import lease
@@ -244,7 +244,7 @@ def test_a_run_whose_store_was_taken_over_stops_and_writes_no_summary(
         found = json.loads((tmp_path / "lease.json").read_text())
         (tmp_path / "lease.json").write_text(json.dumps(found | {"run_id": "other"}))
 
-    with pytest.raises(OutputError, match="lost its output to run other"):
+    with pytest.raises(RunStopped, match="lost its output to run other"):
         run(str(first.manifest), str(tmp_path), replace(CONFIG, workers=WorkerConfig(batch_size=1)), on_progress=take)
     assert not (tmp_path / "summary.json").exists()
     assert len(records_of(tmp_path)) < 20

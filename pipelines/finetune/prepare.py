@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from omnigen_actor import uri
+from omnigen_actor.allowed import Allowed
 from omnigen_actor.errors import ManifestError
 from pipelines import cluster
 from pipelines.config import WorkerConfig
@@ -61,7 +62,7 @@ def prepare(source: TrainingSet, folder: str, config: FinetuneConfig, model_sha2
     parts: dict[str, dict[str, int]] = {TRAIN: {}, HELD_OUT: {}}
     failed: Counter[str] = Counter()
     examples: dict[str, str] = {}
-    for report in _execute(rows, folder, config):
+    for report in _execute(rows, folder, config, source.allowed(config.inputs)):
         if report["num_rows"]:
             parts[report["split"]][report["key"]] = report["num_rows"]
         for kind, message in (text.split("\0", 1) for text in report["errors"]):
@@ -117,7 +118,9 @@ def _check(parts: dict[str, dict[str, int]], failed: Counter[str], examples: dic
         )
 
 
-def _execute(tables: Sequence[pa.Table], folder: str, config: FinetuneConfig) -> Iterator[dict[str, Any]]:
+def _execute(
+    tables: Sequence[pa.Table], folder: str, config: FinetuneConfig, allowed: Allowed
+) -> Iterator[dict[str, Any]]:
     """Run the stages; a report for each part that was written."""
     import ray
     from ray.data import ActorPoolStrategy
@@ -126,7 +129,8 @@ def _execute(tables: Sequence[pa.Table], folder: str, config: FinetuneConfig) ->
 
     pool = cluster.pool_of_this_cluster(replace(_DEFAULT_WORKERS, device=config.machine.device, num_actors=None))
     blocks = ray.data.from_arrow(list(tables)).repartition(target_num_rows_per_block=_ROWS_PER_PART)
-    fetched = blocks.map_batches(FetchImages(config.inputs, config.data.max_image_size), num_cpus=0.5, **_BLOCKS)
+    fetch = FetchImages(config.inputs, config.data.max_image_size, allowed)
+    fetched = blocks.map_batches(fetch, num_cpus=0.5, **_BLOCKS)
     encoded = fetched.map_batches(
         EncodeExamples,
         compute=ActorPoolStrategy(min_size=1, max_size=pool.num_actors),

@@ -13,15 +13,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from omnigen_actor import schema, store, uri
+from omnigen_actor.allowed import Allowed
 from omnigen_actor.errors import ConfigError, ErrorKind, ManifestError, RowError, Stage
 from omnigen_actor.images import EXTENSIONS
 from omnigen_actor.tasks import DEFAULT_TASKS, TaskTable
 from pipelines import references, values
 from pipelines.check import check_table
-from pipelines.config import GenerationConfig
+from pipelines.config import GenerationConfig, InputConfig
 from pipelines.ledger import Ledger
 from pipelines.locations import locate
 from pipelines.manifest import open_manifest
+from pipelines.places import allowed_of_run
 from pipelines.rows import resolve_uris
 
 TARGETS = ("output_image", "output_images")
@@ -34,6 +36,12 @@ class TrainingSet:
     uri: str
     image_root: str | None = None
     tasks: TaskTable = DEFAULT_TASKS
+
+    def allowed(self, inputs: InputConfig) -> Allowed:
+        """What its rows may read: below the manifest, or the store, and what the settings name. Raises ConfigError."""
+        location = locate(self.uri, ManifestError)
+        is_store = uri.exists(uri.join(location, store.RUN_KEY))
+        return allowed_of_run(inputs, location if is_store else uri.parent(location), location)
 
     def batches(self) -> Iterator[pa.Table]:
         """Tables of the schema PLAN; a row that can't be an example carries its error. Raises ManifestError."""

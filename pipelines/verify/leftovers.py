@@ -12,8 +12,9 @@ from omnigen_actor.images import EXTENSIONS
 from omnigen_actor.uri_names import local_path
 from pipelines.run_info import RUN_ID
 from pipelines.verify.findings import Finding, FindingKind, Remove
-from pipelines.verify.listing import TEMPORARY, Inventory, list_images
+from pipelines.verify.listing import Inventory, list_images
 
+_HALF_WRITTEN = re.compile(rf"{uri.TEMPORARY.pattern}|\.probe-[0-9a-f]{{32}}")
 _FOLDERS = (store.RECORDS, store.METRICS, store.PLAN, store.ATTEMPTS)
 _IMAGE = re.compile(rf"{store.IMAGES}/[0-9a-f]{{2}}/[^/]+-\d+({'|'.join(map(re.escape, EXTENSIONS.values()))})")
 
@@ -31,7 +32,7 @@ def unnamed_images(store_root: str, inventory: Inventory, *, is_sure: bool) -> I
 
 
 def _unnamed(key: str, *, is_sure: bool) -> Finding:
-    if TEMPORARY.fullmatch(key.rpartition("/")[2]):
+    if _HALF_WRITTEN.fullmatch(key.rpartition("/")[2]):
         return _temporary(key)
     if not _IMAGE.fullmatch(key):
         return Finding(kind=FindingKind.FOREIGN_FILE, key=key, message="no run writes such a name: it is left alone")
@@ -46,11 +47,11 @@ def temporary_files(store_root: str) -> Iterator[Finding]:
     if not uri.is_local(store_root):
         return
     root = local_path(store_root)
-    yield from (_temporary(path.name) for path in sorted(root.iterdir()) if TEMPORARY.fullmatch(path.name))
+    yield from (_temporary(path.name) for path in sorted(root.iterdir()) if _HALF_WRITTEN.fullmatch(path.name))
     for folder in _FOLDERS:
         for place, _, names in os.walk(root / folder):
             shown = Path(place).relative_to(root).as_posix()
-            yield from (_temporary(f"{shown}/{name}") for name in sorted(names) if TEMPORARY.fullmatch(name))
+            yield from (_temporary(f"{shown}/{name}") for name in sorted(names) if _HALF_WRITTEN.fullmatch(name))
 
 
 def _temporary(key: str) -> Finding:

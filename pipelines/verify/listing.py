@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
@@ -16,9 +15,6 @@ import numpy.typing as npt
 from omnigen_actor import store, uri
 from omnigen_actor.uri_names import local_path
 from pipelines.verify.pool import in_order
-
-TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp|\.probe-[0-9a-f]{32}")
-"""Names of files that a process which was killed left half written, and of its probes."""
 
 UNKNOWN_SIZE = -1
 _SHARDS = [f"{number:02x}" for number in range(256)]
@@ -47,8 +43,8 @@ def list_images(store_root: str) -> Iterator[list[Entry]]:
 
 def _list_remote(folder: str, shard: str) -> list[Entry]:
     place = uri.join(folder, shard)
-    names = (file.removeprefix(place).lstrip("/") for file in uri.list_files(place))
-    return [Entry(f"{store.IMAGES}/{shard}/{name}", UNKNOWN_SIZE) for name in names]
+    sizes = ((file.removeprefix(place).lstrip("/"), num_bytes) for file, num_bytes in uri.list_sizes(place))
+    return [Entry(f"{store.IMAGES}/{shard}/{name}", num_bytes) for name, num_bytes in sizes]
 
 
 def _list_local(folder: Path) -> Iterator[list[Entry]]:

@@ -44,7 +44,7 @@ class Mender:
         self._waiting: list[tuple[Finding, Supersede]] = []
 
     def add(self, finding: Finding) -> None:
-        """Mend one, now or at the latest in ``finish``. Raises OutputError once another process holds the store."""
+        """Mend one, now or at the latest in ``finish``. Raises RunStopped once another process holds the store."""
         if isinstance(finding.mend, Supersede):
             if self._waiting and (
                 len(self._waiting) == RECORDS_AT_ONCE or self._waiting[0][1].record.schema != finding.mend.record.schema
@@ -56,7 +56,7 @@ class Mender:
             self._try(lambda: self._remove(finding.key), [finding])
 
     def finish(self) -> None:
-        """Mend what waits for others to be mended with it. Raises OutputError as ``add`` does."""
+        """Mend what waits for others to be mended with it. Raises RunStopped as ``add`` does."""
         waiting, self._waiting = self._waiting, []
         if waiting:
             self._held.check()

@@ -134,7 +134,7 @@ class Gate:
     @property
     def is_most(self) -> bool:
         """Whether ``bound`` is the most that is allowed, not the least."""
-        return ("error" in self.metric) == (self.variant == RIGHT)
+        return ("error" in self.metric) != (self.variant in (WRONG, COPY))
 
     def value(self, table: Table) -> float:
         """The mean that counts, NaN where the table does not have it."""

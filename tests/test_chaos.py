@@ -1,0 +1,64 @@
+"""The campaign of kills, in small: a few of each kind, and what it looks for is found where it is planted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks import chaos, chaos_audit
+
+
+def planted(folder: Path, rows: list[dict[str, object]]) -> Path:
+    """A store with these records, and one image of three bytes."""
+    (folder / "records").mkdir()
+    (folder / "images").mkdir()
+    (folder / "images" / "a.png").write_bytes(b"abc")
+    base = {"sample": 0, "attempt": 1, "status": "ok", "error_kind": None, "error": None, "output_key": "images/a.png"}
+    pq.write_table(pa.Table.from_pylist([base | row for row in rows]), folder / "records" / "r.parquet")
+    return folder
+
+
+SHA = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_good_store_has_no_faults(tmp_path: Path) -> None:
+    found = chaos_audit.look(planted(tmp_path, [{"id": "a", "sha256": SHA}]), {"a#0"})
+    assert (found.faults, found.num_orphans, found.images) == ((), 0, {"a#0": SHA})
+    assert chaos_audit.differing(found.images, {"a#0": SHA, "b#0": SHA}) == ["b#0"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "fault"),
+    [
+        ([{"id": "b", "sha256": SHA}], "a#0 has no record"),
+        ([{"id": "a", "sha256": SHA}, {"id": "b", "sha256": SHA}], "b#0 was not asked for"),
+        ([{"id": "a", "sha256": SHA}, {"id": "a", "sha256": SHA}], "a#0 has 2 current records"),
+        ([{"id": "a", "sha256": "0"}], "not that of its record"),
+        ([{"id": "a", "sha256": SHA, "output_key": "images/none.png"}], "not there"),
+        ([{"id": "a", "sha256": SHA, "status": "failed"}], "a#0 is failed"),
+    ],
+)
+def test_what_must_not_be_is_a_fault(tmp_path: Path, rows: list[dict[str, object]], fault: str) -> None:
+    assert any(fault in one for one in chaos_audit.look(planted(tmp_path, rows), {"a#0"}).faults)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_kills_at_random_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
+    found = chaos.run_round(tmp_path, "fake:0.05", 120, Random("ci"), max_kills=5)
+    assert found.faults == []
+    assert found.kills.total() >= 2
+    assert found.num_repeated <= found.num_explained
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_driver_that_is_killed_at_half_costs_no_more_than_what_was_in_flight(tmp_path: Path) -> None:
+    half = chaos.kill_at_half(tmp_path, 300)
+    assert half.faults == ()
+    assert half.num_recorded >= 150
+    assert half.num_repeated <= half.num_explained
