@@ -32,7 +32,12 @@ SCENES = (
 
 TWICE = ("text_to_image", "edit")
 
-PHOTOGRAPHS = {"cat.jpg": "canny", "astronaut.jpg": "segmentation", "pavilion.jpg": "depth", "coffee-noisy.jpg": "denoise"}
+PHOTOGRAPHS = {
+    "cat.jpg": "canny",
+    "astronaut.jpg": "segmentation",
+    "pavilion.jpg": "depth",
+    "coffee-noisy.jpg": "denoise",
+}
 """Photographs of photos/, their middle made small, and what is asked of each. The mini model never saw a photograph."""
 
 ALL_OBJECTS = "all objects"

@@ -7,11 +7,8 @@ started it starts it again, and the diary of the batch keeps a row that kills it
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import sys
-import time
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
@@ -22,8 +19,9 @@ import pyarrow as pa
 from omnigen_actor import images, store, uri
 from omnigen_actor.attempts import Diary, row_name
 from omnigen_actor.errors import EngineLost, ErrorKind, RowError, Stage
+from omnigen_actor.image_writer import ImageWriter, describe
 from omnigen_actor.schema import FETCHED, RECORD, Status, table_from_rows
-from omnigen_actor.types import Engine, Failure, Outcome, Request, Result
+from omnigen_actor.types import Engine, Failure, Outcome, Request
 from omnigen_actor.watchdog import Watchdog
 from omnigen_actor.wave_report import OnWaves, WaveReport
 
@@ -43,7 +41,6 @@ _PARAMETERS = (  # what a record and a Request have in common
     "img_guidance_scale",
     "negative_prompt",
 )
-_MAX_MESSAGE = 500
 _LAST_WRITES_S = 10.0
 """What images that are being written may take when the process is left."""
 
@@ -80,9 +77,8 @@ class OmniGenActor:
     ) -> None:
         self._store_root = store_root
         self._run_id = run_id
-        self._image_format = image_format
+        self._write = ImageWriter(store_root, image_format, store_timeout_s)
         self._max_input_image_size = max_input_image_size
-        self._store_timeout_s = store_timeout_s
         self._max_crashes = max_crashes
         self._leave = leave
         self._engine = open_engine()
@@ -191,7 +187,7 @@ class OmniGenActor:
             except RowError as error:
                 _fail(record, error)
             except Exception as error:
-                _fail(record, RowError(ErrorKind.ENGINE_FAILED, Stage.GENERATE, _describe(error)))
+                _fail(record, RowError(ErrorKind.ENGINE_FAILED, Stage.GENERATE, describe(error)))
         return requests
 
     def _request(self, record: Record, pixels: list[bytes], sizes: list[int]) -> Request:
@@ -226,46 +222,9 @@ class OmniGenActor:
             return error
         return None
 
-    def _write(self, result: Result) -> Record:
-        """Encode and commit one image; return the columns that tell of it.
-
-        Raises RowError (stage write), and UriFailed where the store takes nothing else either.
-        """
-        started = time.perf_counter()
-        try:
-            data = images.encode(result.image, self._image_format)
-            key = store.image_key(result.request.id, result.request.sample, images.EXTENSIONS[self._image_format])
-            self._commit(uri.join(self._store_root, key), data)
-        except (RowError, uri.UriFailed):
-            raise
-        except Exception as error:
-            raise RowError(ErrorKind.WRITE_FAILED, Stage.WRITE, _describe(error)) from error
-        return {
-            "status": Status.OK,
-            "width": result.image.width,
-            "height": result.image.height,
-            "output_key": key,
-            "format": self._image_format,
-            "num_bytes": len(data),
-            "sha256": hashlib.sha256(data).hexdigest(),
-            "num_tokens": result.num_tokens,
-            "generate_seconds": result.seconds,
-            "write_seconds": time.perf_counter() - started,
-            "finished_at": datetime.now(UTC),
-        }
-
-    def _commit(self, place: str, data: bytes) -> None:
-        """Write an image, for as long as it may take. Raises UriFailed where the store is at fault, else RowError."""
-        try:
-            uri.write_bytes(place, data, timeout_s=self._store_timeout_s, retries=sys.maxsize)
-        except uri.UriFailed as error:
-            if store.takes(self._store_root, data):
-                raise RowError(ErrorKind.WRITE_FAILED, Stage.WRITE, _describe(error)) from error
-            raise  # each further row would cost its image, too
-
 
 def _unfinished(requests: dict[int, Request], error: Exception | None) -> Iterator[tuple[int, Outcome]]:
-    message = "the engine gave no outcome for this row" if error is None else _describe(error)
+    message = "the engine gave no outcome for this row" if error is None else describe(error)
     for index, request in requests.items():
         yield index, Failure(request=request, error=RowError(ErrorKind.ENGINE_FAILED, Stage.GENERATE, message))
 
@@ -302,8 +261,3 @@ def _fail(record: Record, error: RowError) -> None:
 def _shown(image: str) -> str:
     """A reference without its secrets; one to another row, and an image within the reference, stay whole."""
     return image if image.startswith(("row:", "data:")) else uri.redact(image)
-
-
-def _describe(error: Exception) -> str:
-    """Type and message, on one line of bounded length."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:_MAX_MESSAGE]

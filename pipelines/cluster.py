@@ -10,10 +10,14 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from omnigen_actor.errors import ConfigError, RunStopped, StartupError, first_line
 from omnigen_actor.uri import UriFailed
 from pipelines.config import WorkerConfig
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
 
 SPARE_CPUS = 1
 """CPUs that no actor may hold: reading, fetching and writing records run there, and without them nothing moves."""
@@ -193,6 +197,15 @@ def _no_progress_timeout_s(workers: WorkerConfig) -> float:
 def _apply(context: object, values: Mapping[str, object]) -> None:
     for name, value in values.items():
         setattr(context, name, value)
+
+
+def map_blocks(dataset: Dataset, fn: type, **options: Any) -> Dataset:
+    """``dataset.map_batches`` with blocks as batches (``batch_size=None``), on GPUs, too.
+
+    Ray's public method refuses that for GPUs, as batches of a size are usually wanted there; but for those it would
+    bundle blocks until they have as many rows, and the last rows of a level would wait for rows that wait for them.
+    """
+    return dataset.map_batches_internal(fn, **options)
 
 
 @contextmanager

@@ -177,7 +177,8 @@ def _generate(planned: Dataset, job: _Job, *, fill_batches: bool = False) -> Dat
     max_side = config.generation.max_input_image_size
     batches = planned.repartition(target_num_rows_per_block=config.workers.batch_size, strict=fill_batches)
     fetched = batches.map_batches(FetchImages(config.inputs, max_side, job.allowed), num_cpus=_FETCH_CPUS, **_BLOCKS)
-    return fetched.map_batches(
+    return cluster.map_blocks(
+        fetched,
         OmniGenActor,
         compute=ActorPoolStrategy(min_size=1, initial_size=pool.num_actors, max_size=pool.num_actors),
         num_gpus=pool.gpus_per_actor,

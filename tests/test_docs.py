@@ -37,6 +37,7 @@ PACKAGES = ("omnigen_actor", "pipelines", "jobs")
 # Of programs that are not ours, and of our own beside the settings.
 OTHER_OPTIONS = {
     "--address",
+    "--base-folder",
     "--check",
     "--config",
     "--dashboard-port",
@@ -45,6 +46,7 @@ OTHER_OPTIONS = {
     "--generate",
     "--head",
     "--help",
+    "--ids",
     "--markdown",
     "--no-decode",
     "--no-hash",
@@ -130,6 +132,7 @@ def test_the_exit_codes_are_those_of_the_code() -> None:
         exit_codes.ROWS_FAILED,
         exit_codes.NOT_STARTED,
         exit_codes.CRASHED,
+        exit_codes.BROKEN_OFF,
         exit_codes.INTERRUPTED,
         exit_codes.TERMINATED,
     ]

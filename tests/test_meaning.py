@@ -37,7 +37,7 @@ GATES = (
     Gate(task="edit", metric="kept_psnr_db", bound=30.6),
     Gate(task="compose", metric="kept_psnr_db", bound=26.2),
 )
-"""Below what the model reaches here by about as much as what the mildest fault, a wrong rotary regime, takes from it."""
+"""Below what the model reaches here by half of what the mildest fault takes from it, which is a wrong rotary regime."""
 
 TASKS = tuple(gate.task for gate in GATES)
 

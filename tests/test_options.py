@@ -60,6 +60,7 @@ SURFACE = [
     "--stall-timeout-s",
     "--step-cache",
     "--steps",
+    "--store-timeout-s",
     "--take-over",
     "--tasks",
     "--vae-dtype",

@@ -131,7 +131,8 @@ def _execute(
     blocks = ray.data.from_arrow(list(tables)).repartition(target_num_rows_per_block=_ROWS_PER_PART)
     fetch = FetchImages(config.inputs, config.data.max_image_size, allowed)
     fetched = blocks.map_batches(fetch, num_cpus=0.5, **_BLOCKS)
-    encoded = fetched.map_batches(
+    encoded = cluster.map_blocks(
+        fetched,
         EncodeExamples,
         compute=ActorPoolStrategy(min_size=1, max_size=pool.num_actors),
         num_gpus=pool.gpus_per_actor,
