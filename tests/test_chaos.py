@@ -1,15 +1,14 @@
-"""The campaign of kills, in small: a few of each kind, and what it looks for is found where it is planted."""
+"""What the campaign of kills looks for is found where it is planted; and one kill, of a driver at half of its rows."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from random import Random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import chaos, chaos_audit
+from benchmarks import chaos, chaos_audit, chaos_engine
 
 
 def planted(folder: Path, rows: list[dict[str, object]]) -> Path:
@@ -48,16 +47,11 @@ def test_what_must_not_be_is_a_fault(tmp_path: Path, rows: list[dict[str, object
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_kills_at_random_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
-    found = chaos.run_round(tmp_path, "fake:0.05", 120, Random("ci"), max_kills=5)
-    assert found.faults == []
-    assert found.kills.total() >= 2
-    assert found.num_repeated <= found.num_explained
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_a_driver_that_is_killed_at_half_costs_no_more_than_what_was_in_flight(tmp_path: Path) -> None:
+def test_a_driver_that_is_killed_at_half_costs_no_more_than_what_was_in_flight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (chaos_engine.MODEL, chaos_engine.DIARY, "PYTHONPATH"):  # which the campaign sets for its drivers
+        monkeypatch.setenv(name, "")
     half = chaos.kill_at_half(tmp_path, 300)
     assert half.faults == ()
     assert half.num_recorded >= 150
