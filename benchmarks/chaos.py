@@ -133,10 +133,9 @@ def run_round(folder: Path, model: str, num_rows: int, rng: Random, *, max_kills
         from omnigen_actor.checkpoint.tiny import write_tiny_checkpoint
 
         write_tiny_checkpoint(folder / "tiny")
-    os.environ[chaos_engine.MODEL] = str(folder / "tiny") if model == "tiny" else model
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    use_engine(str(folder / "tiny") if model == "tiny" else model)
     found = Round(model=model, num_rows=num_rows)
-    expected = {f"{row['id']}#0" for row in map(json.loads, manifest.read_text().splitlines())}
+    expected = expected_of(manifest)
     started = time.monotonic()
     with _cluster(folder / "quiet.txt") as cluster:
         code = _driver(manifest, folder / "quiet", cluster.address).wait()
@@ -148,6 +147,17 @@ def run_round(folder: Path, model: str, num_rows: int, rng: Random, *, max_kills
     _compare(found, folder / "disturbed", expected, quiet, diary)
     found.seconds = time.monotonic() - started
     return found
+
+
+def use_engine(model: str) -> None:
+    """Tell engines of this model, in processes that begin from now on, what they are and where this module is."""
+    os.environ[chaos_engine.MODEL] = model
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+
+
+def expected_of(manifest: Path) -> set[str]:
+    """The ``id#sample`` of all images of a manifest."""
+    return {f"{row['id']}#0" for row in map(json.loads, manifest.read_text().splitlines())}
 
 
 def _cluster(diary: Path) -> DoomedCluster:
@@ -201,8 +211,8 @@ def _driver(manifest: Path, store: Path, address: str, num_gpus: int = 1) -> sub
 def kill_at_half(folder: Path, num_rows: int) -> Half:
     """SIGKILL to a driver once half of its rows are recorded, and the same command again, on one local Ray each."""
     manifest, diary = write_manifest(folder, num_rows), folder / "half.txt"
-    os.environ[chaos_engine.MODEL], os.environ[chaos_engine.DIARY] = "fake:0.01", str(diary)
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    use_engine("fake:0.01")
+    os.environ[chaos_engine.DIARY] = str(diary)
     store = folder / "half"
     driver = _driver(manifest, store, "local", num_gpus=0)
     while driver.poll() is None and _num_recorded(store) < num_rows / 2:
@@ -211,13 +221,12 @@ def kill_at_half(folder: Path, num_rows: int) -> Half:
     assert driver.wait() == -9, "the run was over before it could be killed"
     num_recorded = _num_recorded(store)
     assert _driver(manifest, store, "local", num_gpus=0).wait() == 0, (folder / "half.log").read_text()[-2000:]
-    expected = {f"{row['id']}#0" for row in map(json.loads, manifest.read_text().splitlines())}
     return Half(
         num_rows=num_rows,
         num_recorded=num_recorded,
         num_repeated=chaos_audit.num_repeated(chaos_engine.counted(diary)),
         num_explained=BATCH_SIZE * IN_FLIGHT,
-        faults=chaos_audit.look(store, expected).faults,
+        faults=chaos_audit.look(store, expected_of(manifest)).faults,
     )
 
 

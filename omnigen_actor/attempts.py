@@ -16,12 +16,10 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 
 from omnigen_actor import store, uri
-from omnigen_actor.uri_names import local_path
 
 _log = logging.getLogger(__name__)
 
@@ -99,12 +97,7 @@ def row_name(row_id: str, sample: int) -> str:
 
 def forget(store_root: str) -> None:
     """Remove the diaries of all runs. Raises nothing: what stays is in nobody's way."""
-    folder = uri.join(store_root, store.ATTEMPTS)
     try:
-        if uri.is_local(folder):
-            shutil.rmtree(local_path(folder), ignore_errors=True)
-            return
-        for file in uri.list_files(folder):
-            uri.remove(file)
+        uri.remove_folder(uri.join(store_root, store.ATTEMPTS))
     except OSError:
         _log.warning("diaries of batches stay in the store", exc_info=True)

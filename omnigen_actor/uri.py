@@ -42,6 +42,7 @@ __all__ = [
     "read_bytes",
     "redact",
     "remove",
+    "remove_folder",
     "resolve",
     "write_bytes",
     "write_file",
@@ -176,6 +177,16 @@ def remove(uri: str) -> None:
 
 
 # --- local files ---
+
+
+def remove_folder(folder: str) -> None:
+    """Remove all that is below `folder`; one that is not there is no error. Raises UriFailed."""
+    if not is_local(folder):
+        for file in list_files(folder):
+            remove(file)
+        return
+    with contextlib.suppress(UriNotFound):
+        _local("remove", folder, shutil.rmtree)
 
 
 def _local(action: str, uri: str, operation: Callable[[Path], T]) -> T:

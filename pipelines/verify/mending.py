@@ -6,7 +6,6 @@ file is removed. Records are written, never changed or removed.
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,7 +16,6 @@ import pyarrow as pa
 from omnigen_actor import uri
 from omnigen_actor.errors import ErrorKind, Stage, first_line
 from omnigen_actor.schema import RECORD, Status, table_from_rows
-from omnigen_actor.uri_names import local_path
 from pipelines.lease import Lease
 from pipelines.records import WriteRecords
 from pipelines.verify.findings import Finding, FindingKind, Supersede
@@ -72,13 +70,10 @@ class Mender:
 
     def _remove(self, key: str) -> None:
         place = uri.join(self._store_root, key)
-        if not key.endswith("/"):
-            uri.remove(place)
-        elif uri.is_local(place):
-            shutil.rmtree(local_path(place))
+        if key.endswith("/"):
+            uri.remove_folder(place)
         else:
-            for file in uri.list_files(place):
-                uri.remove(file)
+            uri.remove(place)
 
     def _supersede(self, waiting: list[tuple[Finding, Supersede]]) -> None:
         table = pa.concat_tables([mend.record for _, mend in waiting])
