@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -45,6 +46,8 @@ IN_FLIGHT = 4
 WEIGHTS = {ACTOR: 10, WRITER: 3, READER: 2, NODE: 1, DRIVER: 4}
 PAUSE_S = (1.0, 4.0)
 MAX_DRIVERS = 40
+DRIVER_S = 900.0
+"""What one driver may take: far more than its rows do. One that takes longer hangs, which is a fault."""
 
 EXPLAINED = {
     ACTOR: BATCH_SIZE,
@@ -58,12 +61,15 @@ EXPLAINED = {
 
 @dataclass(slots=True, kw_only=True)
 class Round:
-    """What happened in one run. ``num_drivers`` counts the first; ``broken_off``: exit codes of those not killed."""
+    """What happened in one run. ``num_drivers`` counts the first; ``broken_off``: exit codes of those not killed;
+    ``num_revived``: nodes that ended without a kill of ours.
+    """
 
     model: str
     num_rows: int
     kills: Counter[str] = field(default_factory=Counter)
     num_drivers: int = 0
+    num_revived: int = 0
     broken_off: list[int] = field(default_factory=list)
     num_started: int = 0
     num_repeated: int = 0
@@ -91,20 +97,31 @@ def main() -> None:
     while sum(one.kills.total() for one in rounds) < options.kills:
         number = len(rounds)
         model = ("fake:0.05", "tiny")[number % 4 == 3]
-        with tempfile.TemporaryDirectory(prefix="omnigen-batch-chaos-") as scratch:
-            rounds.append(run_round(Path(scratch), model, options.rows, Random(f"{options.seed} {number}")))
+        num_left = options.kills - sum(one.kills.total() for one in rounds)
+        scratch = Path(tempfile.mkdtemp(prefix="omnigen-batch-chaos-"))
+        rounds.append(run_round(scratch, model, options.rows, Random(f"{options.seed} {number}"), max_kills=num_left))
         print(line(number, rounds[-1]), flush=True)
+        if rounds[-1].faults:
+            print(f"    its stores and logs stay in {scratch}", flush=True)
+        else:
+            shutil.rmtree(scratch)
     total = sum((one.kills for one in rounds), Counter[str]())
     print(
         f"{total.total()} kills in {len(rounds)} rounds: {dict(total)}; {sum(len(one.faults) for one in rounds)} faults"
     )
+    half = _half() if options.half else None
+    save(options, rounds, total, half)
+    is_half_good = half is None or not (half.faults or half.num_repeated > half.num_explained)
+    sys.exit(not is_half_good or any(one.faults for one in rounds))
+
+
+def _half() -> Half:
     with tempfile.TemporaryDirectory(prefix="omnigen-batch-chaos-") as scratch:
         half = kill_at_half(Path(scratch), 1000)
     print(
         f"killed after {half.num_recorded} of {half.num_rows}: {half.num_repeated} begun again of {half.num_explained}"
     )
-    save(options, rounds, total, half)
-    sys.exit(bool(half.faults) or half.num_repeated > half.num_explained or any(one.faults for one in rounds))
+    return half
 
 
 def parse_options() -> argparse.Namespace:
@@ -113,20 +130,22 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=200, help="rounds go on until there were so many")
     parser.add_argument("--rows", type=int, default=300, help="of a round")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-half", dest="half", action="store_false", help="without the driver killed at half")
     parser.add_argument("--output", type=Path)
     return parser.parse_args()
 
 
-def save(options: argparse.Namespace, rounds: list[Round], total: Counter[str], half: Half) -> None:
+def save(options: argparse.Namespace, rounds: list[Round], total: Counter[str], half: Half | None) -> None:
     """The campaign as JSON."""
+    if not options.output:
+        return
     told = {"kills": dict(total), "num_faults": sum(len(one.faults) for one in rounds), "explained": EXPLAINED}
-    told |= {"killed_at_half": asdict(half)}
-    report.save(
-        options.output, {"rows": options.rows, "seed": options.seed, **told, "rounds": [asdict(r) for r in rounds]}
-    )
+    told |= {"killed_at_half": half and asdict(half)}
+    told["rounds"] = [asdict(one) | {"kills": dict(one.kills)} for one in rounds]  # asdict counts a Counter's items
+    report.save(options.output, {"rows": options.rows, "seed": options.seed, **told})
 
 
-def run_round(folder: Path, model: str, num_rows: int, rng: Random, *, max_kills: int = 10**6) -> Round:
+def run_round(folder: Path, model: str, num_rows: int, rng: Random, *, max_kills: int) -> Round:
     """One undisturbed run, one disturbed, and what differs."""
     manifest = write_manifest(folder, num_rows)
     if model == "tiny":
@@ -138,7 +157,7 @@ def run_round(folder: Path, model: str, num_rows: int, rng: Random, *, max_kills
     expected = expected_of(manifest)
     started = time.monotonic()
     with _cluster(folder / "quiet.txt") as cluster:
-        code = _driver(manifest, folder / "quiet", cluster.address).wait()
+        code = _driver(manifest, folder / "quiet", cluster.address).wait(DRIVER_S)
         assert code == 0, f"the undisturbed run ended with {code}: {(folder / 'quiet.log').read_text()[-2000:]}"
     quiet = chaos_audit.look(folder / "quiet", expected)
     diary = folder / "disturbed.txt"
@@ -250,7 +269,12 @@ class Disturbance:
         while self._found.num_drivers < MAX_DRIVERS:
             self._found.num_drivers += 1
             self._driver = _driver(manifest, store, self._cluster.address)
-            code = self._driver.wait()
+            try:
+                code = self._driver.wait(DRIVER_S)
+            except subprocess.TimeoutExpired:
+                self._found.faults.append(f"driver {self._found.num_drivers} was not done after {DRIVER_S:.0f} s")
+                self._driver.kill()
+                break
             if code == 0:
                 break
             if code != -9:
@@ -262,7 +286,10 @@ class Disturbance:
 
     def _kill(self) -> None:
         kinds, weights = list(WEIGHTS), list(WEIGHTS.values())
-        while not self._is_over.wait(self._rng.uniform(*PAUSE_S)) and self._found.kills.total() < self._max_kills:
+        while not self._is_over.wait(self._rng.uniform(*PAUSE_S)):
+            self._found.num_revived += self._cluster.revive()
+            if self._found.kills.total() >= self._max_kills:
+                continue
             kind = self._rng.choices(kinds, weights)[0]
             if self._kill_driver() if kind == DRIVER else self._cluster.kill(kind, self._rng):
                 self._found.kills[kind] += 1
@@ -284,7 +311,8 @@ def _compare(found: Round, store: Path, expected: set[str], quiet: chaos_audit.F
     found.num_orphans = after.num_orphans
     found.num_started = started.total()
     found.num_repeated = chaos_audit.num_repeated(started)
-    found.num_explained = sum(EXPLAINED[kind] * number for kind, number in found.kills.items())
+    ended = found.kills + Counter({NODE: found.num_revived})
+    found.num_explained = sum(EXPLAINED[kind] * number for kind, number in ended.items())
     if found.num_repeated > found.num_explained:
         found.faults.append(f"{found.num_repeated} images were begun again, {found.num_explained} can be explained")
 

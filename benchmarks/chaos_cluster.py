@@ -19,8 +19,8 @@ ACTOR, WRITER, READER, NODE, DRIVER = "actor", "writer", "reader", "node", "driv
 TITLES = {ACTOR: "OmniGenActor", WRITER: "WriteRecords", READER: "FetchImages"}
 """What stands in the title of a worker of each kind while it has work."""
 
-_SYSTEM = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "health_check_failure_threshold": 3}
-"""A lost node is noticed within seconds, not half a minute."""
+_SYSTEM = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "health_check_failure_threshold": 8}
+"""A lost node is noticed within ten seconds, not half a minute."""
 
 _SEARCH_S = 3.0
 
@@ -51,11 +51,25 @@ class DoomedCluster:
     def _add(self) -> Any:
         return self._cluster.add_node(num_cpus=1, num_gpus=1)
 
+    def revive(self) -> int:
+        """Put new nodes in the place of those that died without a kill of ours; how many there were.
+
+        On a busy machine a raylet may miss its health checks and end itself. A cluster of machines gets a new one then;
+        here nobody else would start it, and a run would wait for a GPU for ever.
+        """
+        gone = [node for node in self._nodes if not _is_alive(node)]
+        for node in gone:
+            self._replace(node)
+        return len(gone)
+
     def _kill_node(self, rng: Random) -> bool:
-        node = self._nodes.pop(rng.randrange(len(self._nodes)))
+        self._replace(self._nodes[rng.randrange(len(self._nodes))])
+        return True
+
+    def _replace(self, node: Any) -> None:
+        self._nodes.remove(node)
         self._cluster.remove_node(node, allow_graceful=False)
         self._nodes.append(self._add())
-        return True
 
     def _kill_worker(self, title: str, rng: Random) -> bool:
         """A task may last milliseconds: look for one again and again, for a while."""
@@ -81,6 +95,10 @@ class DoomedCluster:
                     yield int(folder.name), (folder / "cmdline").read_text()
             except (OSError, ValueError):  # gone by now
                 continue
+
+
+def _is_alive(node: Any) -> bool:
+    return all(info.process.poll() is None for info in node.all_processes.get("raylet", []))
 
 
 def _kill(pid: int) -> bool:

@@ -86,6 +86,23 @@ def verify_model(model: str, adapters: Sequence[str] = ()) -> str:
     return model_identity(model, adapters)
 
 
+def weights_bytes(model: str, settings: EngineSettings) -> int | None:
+    """What the weights of one engine take of a GPU, once they are loaded there; None where nobody knows.
+
+    Adapters are merged, and take nothing. Reads headers alone. Raises ModelError.
+    """
+    if _FAKE.fullmatch(model) or _CLASS.fullmatch(model):
+        return None
+    from omnigen_actor.checkpoint.headers import num_elements
+    from omnigen_actor.checkpoint.opening import open_checkpoint
+
+    checkpoint = open_checkpoint(model)
+    item = 1 if settings.fp8 else {"float32": 4}.get(settings.dtype, 2)
+    vae_item = {"float32": 4}.get(settings.vae_dtype, 2)
+    transformer = num_elements(checkpoint.label, checkpoint.transformer_files)
+    return item * transformer + vae_item * num_elements(checkpoint.label, checkpoint.vae_files)
+
+
 def _import_class(model: str) -> Callable[..., Any]:
     module, _, name = model.partition(":")
     try:

@@ -1,6 +1,6 @@
 """A manifest's planned rows, each id once: what repeats a row is left out, what contradicts one is an error.
 
-Knows no records and no parts of a plan. Memory grows by about 130 bytes for each manifest row: its id's digest.
+Knows no records and no parts of a plan. Of each manifest row 32 bytes are kept, of a large manifest's on disk.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from omnigen_actor.tasks import TaskTable
 from pipelines import values
 from pipelines.check import Checked, check_parts
 from pipelines.config import GenerationConfig
+from pipelines.first_seen import VALUE, FirstSeen
 from pipelines.ledger import digest
 from pipelines.manifest import Manifest
 
 ROWS_PER_TABLE = 4096
-_MASK_64 = 2**64 - 1
 
 
 class Planned(NamedTuple):
@@ -47,7 +47,7 @@ class UniqueRows:
     earlier: Sequence[GenerationConfig] = ()
     num_rows: int = 0
     num_duplicates: int = 0
-    _seen: dict[bytes, int] = field(default_factory=dict)
+    _seen: FirstSeen = field(default_factory=FirstSeen)
 
     def __iter__(self) -> Iterator[Planned]:
         """Raises ManifestError when two rows of different content share an id, or for a manifest that can't be read."""
@@ -73,17 +73,17 @@ class UniqueRows:
         rows = checked.row_index[first]
         num_samples = np.diff(first, append=len(checked.combination))
         digests = digest(checked.table)[first]
-        own = zip(_chunks(digests["key"]), _chunks(digests["content"]), strict=True)
+        own = np.empty(len(rows), VALUE)
+        own["number"] = self.num_rows + rows + 1
         users = zip(*_user_cells(checked.table, first), strict=True)
-        is_new = np.ones(len(rows), dtype=bool)
-        for position, (key, row_hash) in enumerate(own):
-            content = _content(row_hash, int(num_samples[position]), next(users, ()))
-            number = self.num_rows + int(rows[position]) + 1
-            earlier = self._seen.setdefault(key, number << 64 | content)
-            is_new[position] = earlier >> 64 == number
-            if not is_new[position] and earlier & _MASK_64 != content:
-                row_id = checked.table.column("id")[int(first[position])].as_py()
-                raise ManifestError(_clash(row_id, earlier >> 64, number, has_id=_has_id(batch, int(rows[position]))))
+        described = zip(_chunks(digests["content"]), num_samples.tolist(), strict=True)
+        own["content"] = [_content(row_hash, samples, next(users, ())) for row_hash, samples in described]
+        earlier = self._seen.add(np.ascontiguousarray(digests["key"]), own)
+        is_new: npt.NDArray[np.bool_] = earlier["number"] == own["number"]
+        for position in np.flatnonzero(~is_new & (earlier["content"] != own["content"]))[:1].tolist():
+            row_id = checked.table.column("id")[int(first[position])].as_py()
+            numbers = int(earlier["number"][position]), int(own["number"][position])
+            raise ManifestError(_clash(row_id, *numbers, has_id=_has_id(batch, int(rows[position]))))
         return is_new
 
 

@@ -19,10 +19,10 @@ import pyarrow as pa
 from omnigen_actor import attempts, store, uri
 from omnigen_actor.actor import OmniGenActor
 from omnigen_actor.allowed import Allowed
-from omnigen_actor.engines import EngineSpec, verify_model
+from omnigen_actor.engines import EngineSpec, verify_model, weights_bytes
 from omnigen_actor.errors import ConfigError, OutputError, RunStopped
 from omnigen_actor.images import EXTENSIONS
-from pipelines import cluster, lease, prometheus, records, run_info
+from pipelines import cluster, gpu_memory, lease, prometheus, records, run_info
 from pipelines.choice import Choice
 from pipelines.config import RunConfig
 from pipelines.engine_use import read_engine_use
@@ -94,6 +94,7 @@ def run(
         if plan.num_to_do and not stopping.is_asked:
             attempts.forget(store_root)
             with cluster.joined(config.ray_address, config.workers), cluster.settings_of_a_run(config.workers):
+                _check_room(config)
                 job = _Job(config, store_root, run_id, model_sha256, allowed)
                 tally = _execute(job, plan.levels, stopping, held, on_progress or (lambda _: None))
             attempts.forget(store_root)
@@ -157,6 +158,14 @@ def _check_start(config: RunConfig, output: str) -> tuple[str, str]:
     model_sha256 = verify_model(config.model, config.engine.adapters)
     store.check_writable(store_root)
     return model_sha256, store_root
+
+
+def _check_room(config: RunConfig) -> None:
+    """Raises ConfigError where the cluster's GPUs have no room for the engines."""
+    pool = cluster.pool_of_this_cluster(config.workers)
+    settings = config.engine_settings(pool.device)
+    if pool.gpus_per_actor:
+        gpu_memory.check_room(pool, weights_bytes(config.model, settings), settings.memory_gib)
 
 
 def _image_root(config: RunConfig, default: str) -> str:

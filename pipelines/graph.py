@@ -1,11 +1,13 @@
 """Which row needs which: depths, and contents that follow the contents of parents. Knows digests, no images.
 
-Memory grows by 32 bytes for each planned row, and by about 120 for each that refers to others.
+Of each planned row 32 bytes are kept, on disk; memory grows by about 120 for each that refers to others.
 """
 
 from __future__ import annotations
 
 import hashlib
+import tempfile
+import weakref
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -44,7 +46,8 @@ class Graph:
     """Planned rows as they come, then all at once."""
 
     def __init__(self) -> None:
-        self._digests: list[Digests] = []
+        self._digests = tempfile.TemporaryFile(prefix="omnigen-batch-plan-")  # noqa: SIM115
+        weakref.finalize(self, self._digests.close)
         self._num_rows = 0
         self._children: list[int] = []
         self._hashes: list[tuple[str, ...]] = []
@@ -61,7 +64,7 @@ class Graph:
 
         ``earlier``: lists of the hashes that the rows had with earlier settings.
         """
-        self._digests.append(digests)
+        digests.tofile(self._digests)
         parents = planned["parents"].to_pylist()
         hashes = [planned["row_hash"].to_pylist(), *earlier]
         for index, texts in enumerate(parents):
@@ -78,7 +81,7 @@ class Graph:
 
         ``pick`` is asked where a row has hashes of earlier settings; the first that it is given is the present one.
         """
-        digests = np.concatenate([np.empty(0, DIGEST), *self._digests])
+        digests = self._all_digests()
         parent = self._find_parents(digests["key"], names) if self._children else np.empty(0, np.int64)
         first = np.array(self._first, dtype=np.int64)
         children = np.array(self._children, dtype=np.int64)
@@ -103,6 +106,13 @@ class Graph:
             is_settled[children[left[is_ready]]] = True
             left = left[~is_ready]
         return Settled(depth[children], row_hash, children, parent, np.append(first, len(parent)), digests)
+
+    def _all_digests(self) -> Digests:
+        with self._digests:
+            self._digests.flush()
+            if not self._num_rows:
+                return np.empty(0, DIGEST)
+            return np.memmap(self._digests, DIGEST, mode="r+", shape=(self._num_rows,))
 
     def _find_parents(self, keys: npt.NDArray[np.bytes_], names: Names) -> npt.NDArray[np.int64]:
         """The row of each parent."""

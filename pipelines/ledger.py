@@ -39,7 +39,7 @@ _OK = _STATUSES.index(Status.OK)
 _RECORDED = np.dtype(
     [*DIGEST.descr, ("attempt", "i4"), ("finished_at", "i8"), ("status", "u1"), ("kind", "u2"), ("image", "u8")]
 )
-_CURRENT = np.dtype([*DIGEST.descr, ("attempt", "i4"), ("status", "u1"), ("kind", "u2")])
+_CURRENT = np.dtype([("content", "S16"), ("attempt", "i4"), ("status", "u1"), ("kind", "u2")])
 _COLUMNS = ["id", "sample", "attempt", "row_hash", "status", "error_kind", "error", "sha256", "finished_at"]
 _SCHEMA = pa.schema([RECORD.field(name) for name in _COLUMNS])
 _READERS = 16
@@ -91,6 +91,8 @@ class Ledger:
         order = np.lexsort((recorded["finished_at"], recorded["attempt"], recorded["key"]))
         recorded = recorded[order]
         is_last = _is_last(recorded["key"])
+        # Keys are an array of their own: numpy would copy a field for each search in it.
+        self._keys = np.ascontiguousarray(recorded["key"][is_last])
         self._current = recorded[list(_CURRENT.names or ())][is_last].astype(_CURRENT)
         self.doubled, self._torn = _find_doubled(recorded)
         self._kinds = kinds
@@ -198,9 +200,8 @@ class Ledger:
         """Whether each key has a record, and that record (any other where it has none)."""
         if not len(self._current):
             return np.zeros(len(keys), dtype=bool), np.zeros(len(keys), dtype=_CURRENT)
-        position = np.minimum(np.searchsorted(self._current["key"], keys), len(self._current) - 1)
-        record = self._current[position]
-        return record["key"] == keys, record
+        position = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        return self._keys[position] == keys, self._current[position]
 
 
 def is_to_do(standing: Standings) -> npt.NDArray[np.bool_]:

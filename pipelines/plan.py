@@ -1,7 +1,7 @@
 """The manifest in one pass on the driver: checked, ids compared, what is done left out, the rest written as plan parts.
 
-Knows no images, no engine and no cluster. Rows only pass through; memory grows by about 130 bytes for each manifest
-row (its id's digest, to find duplicates) and by about 70 for each planned row (its digests, twice for a while).
+Knows no images, no engine and no cluster. Rows only pass through. Of each, 64 bytes are kept on disk (digests, to find
+duplicates and what is done), and a few in memory.
 """
 
 from __future__ import annotations

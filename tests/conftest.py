@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 from tests.servers.ceph import CephServer
 from tests.servers.ceph import is_available as ceph_is_available
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from tests.servers import S3Server
 
 pytest_plugins = ["tests.model_fixtures"]
+
+settings.register_profile("project", deadline=None)  # how long an example takes is the machine's affair
+settings.load_profile("project")
 
 _REGION = "us-east-1"
 

@@ -1,7 +1,12 @@
-"""What the campaign of kills looks for is found where it is planted; and one kill, of a driver at half of its rows."""
+"""What the campaign of kills looks for is found where it is planted; and short campaigns: kills at random, and of a
+driver at half of its rows.
+"""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks import chaos, chaos_audit, chaos_engine
+
+ROOT = Path(__file__).parents[1]
 
 
 def planted(folder: Path, rows: list[dict[str, object]]) -> Path:
@@ -56,3 +63,17 @@ def test_a_driver_that_is_killed_at_half_costs_no_more_than_what_was_in_flight(
     assert half.faults == ()
     assert half.num_recorded >= 150
     assert half.num_repeated <= half.num_explained
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_short_campaign_of_random_kills_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    """In a process of its own: its cluster of several nodes would stay in this one."""
+    command = [sys.executable, "benchmarks/chaos.py", "--kills", "5", "--rows", "120", "--no-half", "--seed", "7"]
+    command += ["--output", str(tmp_path / "chaos.json")]
+    done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    found = json.loads((tmp_path / "chaos.json").read_text())
+    assert sum(found["kills"].values()) == 5
+    assert found["num_faults"] == 0
+    assert all(one["num_started"] >= 120 for one in found["rounds"])

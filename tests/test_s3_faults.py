@@ -40,10 +40,13 @@ def upload(s3: Bucket) -> None:
     s3.put("in/rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
-def start(s3: Bucket, proxy: FaultyProxy, log: Path, model: str = "fake") -> subprocess.Popen[bytes]:
+def start(
+    s3: Bucket, proxy: FaultyProxy, log: Path, model: str = "fake", store_timeout_s: int = 300
+) -> subprocess.Popen[bytes]:
     """The job, with the proxy as its S3 server."""
     command = [sys.executable, "-m", "jobs.generate", f"{s3.uri}/in/rows.jsonl", f"{s3.uri}/run", "--model", model]
     command += ["--width", "48", "--height", "48", "--steps", "2", "--batch-size", "4"]
+    command += ["--store-timeout-s", str(store_timeout_s)]
     env = os.environ | {"AWS_ENDPOINT_URL": proxy.endpoint_url}
     with log.open("wb") as output:
         return subprocess.Popen(command, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT)
@@ -104,3 +107,39 @@ def test_a_server_that_takes_no_more_writes_ends_the_run_with_one_line(s3: Bucke
         assert start(s3, proxy, tmp_path / "log", "fake:0.3").wait(300) == 0, (tmp_path / "log").read_text()
     assert len(records_of(s3)) == NUM_ROWS
     assert {row["status"] for row in records_of(s3).values()} == {"ok"}
+
+
+def test_a_server_that_goes_away_ends_the_run_in_bounded_time_and_a_later_one_goes_on(
+    s3: Bucket, tmp_path: Path
+) -> None:
+    upload(s3)
+    with FaultyProxy(upstream(s3), share=0) as proxy:
+        job = start(s3, proxy, tmp_path / "log", "fake:0.3", store_timeout_s=5)
+        wait_for_records(s3, job)
+    gone_at = time.monotonic()
+    code = job.wait(300)
+    last = (tmp_path / "log").read_text().splitlines()[-1]
+    assert code == 75, last
+    assert last.startswith("stopped: ")
+    assert "run the same command to go on" in last
+    assert time.monotonic() - gone_at < 180
+    before = records_of(s3)
+    assert 0 < len(before) < NUM_ROWS
+
+    with FaultyProxy(upstream(s3), share=0) as proxy:
+        assert start(s3, proxy, tmp_path / "log").wait(300) == 0, (tmp_path / "log").read_text()
+    after = records_of(s3)
+    assert len(after) == NUM_ROWS
+    assert {row["status"] for row in after.values()} == {"ok"}
+    assert {name: after[name]["finished_at"] for name in before} == {n: r["finished_at"] for n, r in before.items()}
+
+
+def test_a_server_that_is_not_there_is_told_before_anything_starts(s3: Bucket, tmp_path: Path) -> None:
+    with FaultyProxy(upstream(s3), share=0) as proxy:
+        pass
+    began = time.monotonic()
+    assert start(s3, proxy, tmp_path / "log").wait(300) == 2
+    last = (tmp_path / "log").read_text().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "rows.jsonl" in last
+    assert time.monotonic() - began < 120

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -42,6 +43,11 @@ class Header:
 
     raw: bytes
     tensors: tuple[TensorEntry, ...]
+
+
+def num_elements(label: str, files: Iterable[Path]) -> int:
+    """How many numbers these files hold. Raises ModelError."""
+    return sum(tensor.num_elements for path in files for tensor in read_header(label, path).tensors)
 
 
 def read_header(label: str, path: Path) -> Header:
