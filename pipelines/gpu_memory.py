@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
 
 from omnigen_actor.errors import ConfigError
+from omnigen_actor.gpus import Gpu, look_here
 from pipelines.cluster import PoolSize
 
 WORK_BYTES = 2**30
@@ -19,31 +19,8 @@ _ANSWER_S = 60.0
 _GIB = 2**30
 _log = logging.getLogger(__name__)
 
-
-class Gpu(NamedTuple):
-    """One GPU of a node, in bytes; ``fault`` says why torch finds none, and is empty otherwise."""
-
-    node: str
-    name: str = ""
-    free: int = 0
-    total: int = 0
-    fault: str = ""
-
-
 Look = Callable[[], Gpu]
 """Called on a node, with the GPUs of one actor."""
-
-
-def look_here() -> Gpu:
-    """The first GPU that this process may use."""
-    import platform
-
-    import torch
-
-    if not torch.cuda.is_available():
-        return Gpu(platform.node(), fault=f"torch {torch.__version__} finds no CUDA device there")
-    free, total = torch.cuda.mem_get_info(0)
-    return Gpu(platform.node(), torch.cuda.get_device_name(0), free, total)
 
 
 def check_room(pool: PoolSize, weights_bytes: int | None, memory_gib: float | None, look: Look = look_here) -> None:

@@ -13,11 +13,12 @@ from omnigen_actor.checkpoint.opening import open_checkpoint
 from omnigen_actor.engine_settings import EngineSettings
 from omnigen_actor.engines import weights_bytes
 from omnigen_actor.errors import ConfigError
+from omnigen_actor.gpus import Gpu
 from pipelines import gpu_memory
 from pipelines.cluster import PoolSize
 from pipelines.config import GenerationConfig, RunConfig, WorkerConfig
 from pipelines.generate import run
-from pipelines.gpu_memory import Gpu, check_gpu, check_room
+from pipelines.gpu_memory import check_gpu, check_room
 
 GIB = 2**30
 WEIGHTS = 8 * GIB

@@ -21,7 +21,7 @@ MAY_IMPORT = {
 
 HEAVY = ("torch", "diffusers", "transformers", "safetensors.torch")
 
-COMPUTES = {"omnigen_actor.checkpoint.tiny", "omnigen_actor.engine", "omnigen_actor.engines"}
+COMPUTES = {"omnigen_actor.checkpoint.tiny", "omnigen_actor.engine", "omnigen_actor.engines", "omnigen_actor.gpus"}
 COMPUTES_BELOW = ("omnigen_actor.model", "omnigen_actor.training")
 """The modules, and the packages, that may import the libraries in HEAVY."""
 
