@@ -44,7 +44,7 @@ IN_FLIGHT = 4
 """Batches of an actor that may be done and not yet recorded, and the one that it is at."""
 
 WEIGHTS = {ACTOR: 10, WRITER: 3, READER: 2, NODE: 1, DRIVER: 4}
-PAUSE_S = (1.0, 4.0)
+PAUSE_S = (0.5, 3.0)
 MAX_DRIVERS = 40
 DRIVER_S = 900.0
 """What one driver may take: far more than its rows do. One that takes longer hangs, which is a fault."""
@@ -128,7 +128,7 @@ def parse_options() -> argparse.Namespace:
     """The options of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=200, help="rounds go on until there were so many")
-    parser.add_argument("--rows", type=int, default=300, help="of a round")
+    parser.add_argument("--rows", type=int, default=500, help="of a round")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-half", dest="half", action="store_false", help="without the driver killed at half")
     parser.add_argument("--output", type=Path)
