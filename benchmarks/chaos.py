@@ -263,26 +263,34 @@ class Disturbance:
         self._is_over = threading.Event()
 
     def run(self, manifest: Path, store: Path) -> None:
-        """Start drivers until one ends with 0."""
-        killer = threading.Thread(target=self._kill, daemon=True)
-        killer.start()
-        while self._found.num_drivers < MAX_DRIVERS:
-            self._found.num_drivers += 1
-            self._driver = _driver(manifest, store, self._cluster.address)
-            try:
-                code = self._driver.wait(DRIVER_S)
-            except subprocess.TimeoutExpired:
-                self._found.faults.append(f"driver {self._found.num_drivers} was not done after {DRIVER_S:.0f} s")
-                self._driver.kill()
-                break
-            if code == 0:
-                break
-            if code != -9:
-                self._found.broken_off.append(code)
-        else:
-            self._found.faults.append(f"not done after {MAX_DRIVERS} drivers")
-        self._is_over.set()
-        killer.join()
+        """Start drivers until one ends with 0. Kills are made by this thread: Ray starts nodes in the main one alone."""
+        drivers = threading.Thread(target=self._drive, args=(manifest, store), daemon=True)
+        drivers.start()
+        self._kill()
+        drivers.join()
+
+    def _drive(self, manifest: Path, store: Path) -> None:
+        try:
+            while not self._is_done(manifest, store):
+                if self._found.num_drivers == MAX_DRIVERS:
+                    self._found.faults.append(f"not done after {MAX_DRIVERS} drivers")
+                    return
+        finally:
+            self._is_over.set()
+
+    def _is_done(self, manifest: Path, store: Path) -> bool:
+        """Run one driver to its end; whether none is needed after it."""
+        self._found.num_drivers += 1
+        self._driver = _driver(manifest, store, self._cluster.address)
+        try:
+            code = self._driver.wait(DRIVER_S)
+        except subprocess.TimeoutExpired:
+            self._found.faults.append(f"driver {self._found.num_drivers} was not done after {DRIVER_S:.0f} s")
+            self._driver.kill()
+            return True
+        if code not in (0, -9):
+            self._found.broken_off.append(code)
+        return code == 0
 
     def _kill(self) -> None:
         kinds, weights = list(WEIGHTS), list(WEIGHTS.values())
