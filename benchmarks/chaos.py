@@ -263,7 +263,7 @@ class Disturbance:
         self._is_over = threading.Event()
 
     def run(self, manifest: Path, store: Path) -> None:
-        """Start drivers until one ends with 0. Kills are made by this thread: Ray starts nodes in the main one alone."""
+        """Start drivers until one ends with 0. This thread kills: Ray starts nodes in the main one alone."""
         drivers = threading.Thread(target=self._drive, args=(manifest, store), daemon=True)
         drivers.start()
         self._kill()
