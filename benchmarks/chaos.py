@@ -43,8 +43,9 @@ BATCH_SIZE = 8
 IN_FLIGHT = 4
 """Batches of an actor that may be done and not yet recorded, and the one that it is at."""
 
-WEIGHTS = {ACTOR: 10, WRITER: 3, READER: 2, NODE: 1, DRIVER: 4}
-PAUSE_S = (0.5, 3.0)
+WEIGHTS = {ACTOR: 12, WRITER: 4, READER: 3, NODE: 1, DRIVER: 1}
+PAUSE_S = (1.0, 4.0)
+"""A driver takes ten seconds to its first row, and has to live longer than that as a rule, or a run never ends."""
 MAX_DRIVERS = 40
 DRIVER_S = 900.0
 """What one driver may take: far more than its rows do. One that takes longer hangs, which is a fault."""

@@ -6,7 +6,9 @@ import logging
 import os
 import re
 import signal
+import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +20,11 @@ from pipelines.config import WorkerConfig
 
 if TYPE_CHECKING:
     from ray.data import Dataset
+
+ANSWER_S = 15.0
+"""How long a head may take to answer: it may be starting, or busy."""
+_PAUSE_S = 0.5
+_HOST_AND_PORT = re.compile(r"(?:ray://)?(?P<host>\[[0-9a-fA-F:.]+\]|[^:/\[\]]+):(?P<port>\d+)")
 
 SPARE_CPUS = 1
 """CPUs that no actor may hold: reading, fetching and writing records run there, and without them nothing moves."""
@@ -129,12 +136,32 @@ def _join(address: str, workers: WorkerConfig) -> None:
     import ray
 
     own = {"num_cpus": _num_cpus(workers), "include_dashboard": False} if address == "local" else {}
+    _check_answers(address)
     try:
         with _keeping_sigterm():
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = first_line(error)
         raise StartupError(f"no Ray cluster at {address!r}: {reason}; start it, or leave ray_address out") from None
+
+
+def _check_answers(address: str) -> None:
+    """Raises StartupError where nobody listens at HOST:PORT. Ray itself would try for a quarter of an hour."""
+    found = _HOST_AND_PORT.fullmatch(address)
+    if not found:  # "local", "auto", or a form that Ray knows
+        return
+    until = time.monotonic() + ANSWER_S
+    while True:
+        try:
+            with socket.create_connection((found["host"].strip("[]"), int(found["port"])), timeout=ANSWER_S):
+                return
+        except (OSError, OverflowError) as error:
+            if time.monotonic() + _PAUSE_S > until:
+                reason = first_line(error)
+                raise StartupError(
+                    f"no Ray cluster at {address!r}: {reason}; start it, or leave ray_address out"
+                ) from None
+        time.sleep(_PAUSE_S)
 
 
 @contextmanager

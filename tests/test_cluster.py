@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import socket
+
 import pytest
 
-from omnigen_actor.errors import ConfigError
+from omnigen_actor.errors import ConfigError, StartupError
 from pipelines import cluster
 from pipelines.cluster import PoolSize, size_pool
 from pipelines.config import WorkerConfig
@@ -99,3 +101,16 @@ def test_ray_gives_a_run_up_later_than_watchdogs_and_diaries_need(
     assert cluster._no_progress_timeout_s(workers) >= hangs_s + 900
     monkeypatch.setattr(cluster, "pool_of_this_cluster", lambda _: size(4))
     assert cluster._no_progress_timeout_s(workers) == -1
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "no-such-host.invalid:{}", "127.0.0.1:9{}"])
+def test_a_head_that_does_not_answer_is_told_soon(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "ANSWER_S", 1.0)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody answers, and nobody else gets the port
+        address = form.format(taken.getsockname()[1])
+        with (
+            pytest.raises(StartupError, match=f"no Ray cluster at '{address}'.*start it, or leave ray_address out"),
+            cluster.joined(address, WorkerConfig()),
+        ):
+            pass
