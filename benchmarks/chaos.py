@@ -44,7 +44,7 @@ IN_FLIGHT = 4
 """Batches of an actor that may be done and not yet recorded, and the one that it is at."""
 
 WEIGHTS = {ACTOR: 12, WRITER: 4, READER: 3, NODE: 1, DRIVER: 1}
-PAUSE_S = (1.0, 4.0)
+PAUSE_S = (0.5, 2.5)
 """A driver takes ten seconds to its first row, and has to live longer than that as a rule, or a run never ends."""
 MAX_DRIVERS = 40
 DRIVER_S = 900.0
@@ -95,6 +95,7 @@ def main() -> None:
     """Run the campaign, print its table, and save it where asked. Exit code 1 where anything was not as it must be."""
     options = parse_options()
     rounds: list[Round] = []
+    quiet: dict[str, chaos_audit.Found] = {}
     while sum(one.kills.total() for one in rounds) < options.kills:
         number = len(rounds)
         model = ("fake:0.05", "tiny")[number % 4 == 3]
@@ -146,8 +147,10 @@ def save(options: argparse.Namespace, rounds: list[Round], total: Counter[str], 
     report.save(options.output, {"rows": options.rows, "seed": options.seed, **told})
 
 
-def run_round(folder: Path, model: str, num_rows: int, rng: Random, *, max_kills: int) -> Round:
-    """One undisturbed run, one disturbed, and what differs."""
+def run_round(
+    folder: Path, model: str, num_rows: int, rng: Random, *, max_kills: int, quiet: dict[str, chaos_audit.Found]
+) -> Round:
+    """One disturbed run, and how it differs from the undisturbed one of its model, which is made once, in ``quiet``."""
     manifest = write_manifest(folder, num_rows)
     if model == "tiny":
         from omnigen_actor.checkpoint.tiny import write_tiny_checkpoint
@@ -156,17 +159,22 @@ def run_round(folder: Path, model: str, num_rows: int, rng: Random, *, max_kills
     use_engine(str(folder / "tiny") if model == "tiny" else model)
     found = Round(model=model, num_rows=num_rows)
     expected = expected_of(manifest)
+    if model not in quiet:
+        quiet[model] = _undisturbed(folder, manifest, expected)
     started = time.monotonic()
-    with _cluster(folder / "quiet.txt") as cluster:
-        code = _driver(manifest, folder / "quiet", cluster.address).wait(DRIVER_S)
-        assert code == 0, f"the undisturbed run ended with {code}: {(folder / 'quiet.log').read_text()[-2000:]}"
-    quiet = chaos_audit.look(folder / "quiet", expected)
     diary = folder / "disturbed.txt"
     with _cluster(diary) as cluster:
         Disturbance(cluster, found, rng, max_kills).run(manifest, folder / "disturbed")
-    _compare(found, folder / "disturbed", expected, quiet, diary)
+    _compare(found, folder / "disturbed", expected, quiet[model], diary)
     found.seconds = time.monotonic() - started
     return found
+
+
+def _undisturbed(folder: Path, manifest: Path, expected: set[str]) -> chaos_audit.Found:
+    with _cluster(folder / "quiet.txt") as cluster:
+        code = _driver(manifest, folder / "quiet", cluster.address).wait(DRIVER_S)
+    assert code == 0, f"the undisturbed run ended with {code}: {(folder / 'quiet.log').read_text()[-2000:]}"
+    return chaos_audit.look(folder / "quiet", expected)
 
 
 def use_engine(model: str) -> None:
