@@ -101,7 +101,9 @@ def main() -> None:
         model = ("fake:0.05", "tiny")[number % 4 == 3]
         num_left = options.kills - sum(one.kills.total() for one in rounds)
         scratch = Path(tempfile.mkdtemp(prefix="omnigen-batch-chaos-"))
-        rounds.append(run_round(scratch, model, options.rows, Random(f"{options.seed} {number}"), max_kills=num_left))
+        rounds.append(
+            run_round(scratch, model, options.rows, Random(f"{options.seed} {number}"), max_kills=num_left, quiet=quiet)
+        )
         print(line(number, rounds[-1]), flush=True)
         if rounds[-1].faults:
             print(f"    its stores and logs stay in {scratch}", flush=True)
