@@ -98,7 +98,7 @@ def main() -> None:
     quiet: dict[str, chaos_audit.Found] = {}
     while sum(one.kills.total() for one in rounds) < options.kills:
         number = len(rounds)
-        model = ("fake:0.05", "tiny")[number % 4 == 3]
+        model = ("fake:0.05", "tiny")[number % 2]
         num_left = options.kills - sum(one.kills.total() for one in rounds)
         scratch = Path(tempfile.mkdtemp(prefix="omnigen-batch-chaos-"))
         rounds.append(
