@@ -44,8 +44,10 @@ IN_FLIGHT = 4
 """Batches of an actor that may be done and not yet recorded, and the one that it is at."""
 
 WEIGHTS = {ACTOR: 12, WRITER: 4, READER: 3, NODE: 1, DRIVER: 1}
-PAUSE_S = (0.5, 2.5)
-"""A driver takes ten seconds to its first row, and has to live longer than that as a rule, or a run never ends."""
+PAUSE_S = (1.0, 5.0)
+"""A driver takes ten seconds to its first row and an actor five: they have to live longer than that as a rule, or a run
+goes on until there have been enough kills.
+"""
 MAX_DRIVERS = 40
 DRIVER_S = 900.0
 """What one driver may take: far more than its rows do. One that takes longer hangs, which is a fault."""
@@ -98,7 +100,7 @@ def main() -> None:
     quiet: dict[str, chaos_audit.Found] = {}
     while sum(one.kills.total() for one in rounds) < options.kills:
         number = len(rounds)
-        model = ("fake:0.05", "tiny")[number % 2]
+        model = options.models[number % len(options.models)]
         num_left = options.kills - sum(one.kills.total() for one in rounds)
         scratch = Path(tempfile.mkdtemp(prefix="omnigen-batch-chaos-"))
         rounds.append(
@@ -134,6 +136,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=200, help="rounds go on until there were so many")
     parser.add_argument("--rows", type=int, default=500, help="of a round")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--models", nargs="+", default=["fake:0.05", "tiny"], help="of the rounds, in turn")
     parser.add_argument("--no-half", dest="half", action="store_false", help="without the driver killed at half")
     parser.add_argument("--output", type=Path)
     return parser.parse_args()
