@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from typing import Any, NoReturn
@@ -51,8 +51,8 @@ class OmniGenActor:
     """One engine and the store that its images go to.
 
     ``open_engine`` is called once, here, and what it raises is raised here. ``max_input_image_size`` is the limit that
-    the pixels were fitted to. Images are encoded and written by ``write_threads`` threads while the engine goes on.
-    ``on_waves`` hears after each batch what its waves took.
+    the pixels were fitted to. Images are encoded and written by ``write_threads`` threads while the engine goes on;
+    with ``embed_provenance`` each says how it was made. ``on_waves`` hears after each batch what its waves took.
 
     A store that takes no image for ``store_timeout_s`` seconds ends the run: what it raises is raised.
 
@@ -67,6 +67,7 @@ class OmniGenActor:
         store_root: str,
         run_id: str,
         image_format: str = "png",
+        embed_provenance: bool = True,
         max_input_image_size: int = 1024,
         write_threads: int = 2,
         on_waves: OnWaves | None = None,
@@ -77,7 +78,7 @@ class OmniGenActor:
     ) -> None:
         self._store_root = store_root
         self._run_id = run_id
-        self._write = ImageWriter(store_root, image_format, store_timeout_s)
+        self._write = ImageWriter(store_root, image_format, store_timeout_s, embeds=embed_provenance)
         self._max_input_image_size = max_input_image_size
         self._max_crashes = max_crashes
         self._leave = leave
@@ -133,7 +134,7 @@ class OmniGenActor:
             if isinstance(outcome, Failure):
                 _fail(records[index], outcome.error)
                 continue
-            writes[index] = self._writers.submit(self._write, outcome)
+            writes[index] = self._writers.submit(self._write, outcome, records[index])
             if diary.is_careful:  # what its image may do to the process is this row's, too
                 wait([writes[index]])
 
@@ -169,6 +170,7 @@ class OmniGenActor:
             "model_sha256": info.sha256,
             "approximations": list(info.approximations),
             "adapters": list(info.adapters),
+            "device": info.device,
             "generate_seconds": 0.0,
             "write_seconds": 0.0,
             "finished_at": datetime.now(UTC),
@@ -191,11 +193,7 @@ class OmniGenActor:
         return requests
 
     def _request(self, record: Record, pixels: list[bytes], sizes: list[int]) -> Request:
-        return Request(
-            **{name: record[name] for name in _PARAMETERS},
-            images=images.from_pixels(pixels, sizes),
-            max_input_image_size=self._max_input_image_size,
-        )
+        return make_request(record, pixels, sizes, self._max_input_image_size)
 
     def _outcomes(self, requests: dict[int, Request]) -> Iterator[tuple[int, Outcome]]:
         """Exactly one outcome per request. What an engine that broke off left unfinished is tried once more, alone."""
@@ -221,6 +219,17 @@ class OmniGenActor:
             _log.warning("the engine broke off with %d rows unfinished", len(pending), exc_info=True)
             return error
         return None
+
+
+def make_request(
+    record: Mapping[str, Any], pixels: Sequence[bytes], sizes: Sequence[int], max_input_image_size: int
+) -> Request:
+    """What a record asks of an engine, with its input images as ``images.from_pixels`` takes them. Raises RowError."""
+    return Request(
+        **{name: record[name] for name in _PARAMETERS},
+        images=images.from_pixels(pixels, sizes),
+        max_input_image_size=max_input_image_size,
+    )
 
 
 def _unfinished(requests: dict[int, Request], error: Exception | None) -> Iterator[tuple[int, Outcome]]:

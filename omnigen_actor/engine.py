@@ -22,7 +22,14 @@ from omnigen_actor.model import fp8
 from omnigen_actor.model.attention import pick_kernel
 from omnigen_actor.model.budget import Budget, Sizes, kept_bytes, limit_memory, make_budget
 from omnigen_actor.model.decoder import Decoded, Decoder
-from omnigen_actor.model.loading import library_versions, load_model, load_tokenizer, pick_device, pick_dtype
+from omnigen_actor.model.loading import (
+    device_name,
+    library_versions,
+    load_model,
+    load_tokenizer,
+    pick_device,
+    pick_dtype,
+)
 from omnigen_actor.model.prepare import Preparer
 from omnigen_actor.model.prompt import Tokenize
 from omnigen_actor.model.step_cache import StepCache
@@ -99,7 +106,7 @@ class OmniGenEngine:
         info = ModelInfo(
             name=model,
             sha256=loaded.sha256,
-            device=str(where),
+            device=device_name(where),
             dtype=str(loaded.transformer.dtype).removeprefix("torch."),
             versions=library_versions(),
             adapters=loaded.adapters,

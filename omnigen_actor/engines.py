@@ -40,7 +40,7 @@ class EngineSpec:
     def __call__(self) -> Engine:
         """Open the engine. Raises ModelError."""
         engine = open_engine(self.model, self.settings)
-        if self.expected_sha256 is not None and not _CLASS.fullmatch(self.model):
+        if self.expected_sha256 is not None and not is_class(self.model):
             self._compare(engine, self.expected_sha256)
         return engine
 
@@ -60,12 +60,17 @@ def open_engine(model: str, settings: EngineSettings = _DEFAULTS) -> Engine:
         from omnigen_actor.fake import FakeEngine
 
         return FakeEngine(seconds_per_image=float(fake[1] or 0), settings=settings)
-    if _CLASS.fullmatch(model):
+    if is_class(model):
         opened: Engine = _import_class(model)(
             device=settings.device, dtype=settings.dtype, cpu_threads=settings.cpu_threads
         )
         return opened
     return _open_omnigen(model, settings)
+
+
+def is_class(model: str) -> bool:
+    """Whether a model name means a class of someone's own."""
+    return _CLASS.fullmatch(model) is not None
 
 
 def verify_model(model: str, adapters: Sequence[str] = ()) -> str:
@@ -78,7 +83,7 @@ def verify_model(model: str, adapters: Sequence[str] = ()) -> str:
         from omnigen_actor.fake import FAKE_SHA256
 
         return FAKE_SHA256
-    if _CLASS.fullmatch(model):
+    if is_class(model):
         _import_class(model)
         return hashlib.sha256(model.encode()).hexdigest()
     from omnigen_actor.checkpoint.adapters import model_identity

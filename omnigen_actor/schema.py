@@ -100,6 +100,7 @@ RECORD = pa.schema(
         pa.field("model_sha256", pa.string(), nullable=False),
         pa.field("approximations", _STRINGS, nullable=False),  # those that were on; empty: exact
         pa.field("adapters", _STRINGS, nullable=False),  # LoRA adapters in the weights
+        pa.field("device", pa.string()),  # cpu, or the GPU's name; null: of an older version
         pa.field("num_tokens", pa.int32()),
         pa.field("fetch_seconds", pa.float64(), nullable=False),
         pa.field("generate_seconds", pa.float64(), nullable=False),
@@ -125,7 +126,25 @@ PREPARED = pa.schema(
 """An example to train on: its prompt, and its pictures as latents; or the error that keeps it from being one."""
 
 TIMING_COLUMNS = ("fetch_seconds", "generate_seconds", "write_seconds", "finished_at", "run_id")
-"""The only columns of a record that may differ between two runs of the same rows."""
+"""The only columns of a record that may differ between two runs of the same rows on one kind of device."""
+
+PROVENANCE_COLUMNS = (
+    *(
+        "id",
+        "sample",
+        "row_hash",
+        "task",
+        "instruction",
+        "prompt",
+        "negative_prompt",
+        "images",
+        "image_sha256",
+        "parents",
+    ),
+    *("seed", "steps", "guidance_scale", "img_guidance_scale", "width", "height"),
+    *("model", "model_sha256", "approximations", "adapters"),
+)
+"""The columns of a record that the image's own file has, too: those that follow from the row and the weights."""
 
 OWNED_COLUMNS = frozenset([*MANIFEST.names, LINE_ERROR.name]) | frozenset(FETCHED.names) | frozenset(RECORD.names)
 

@@ -8,6 +8,8 @@
     run.json                                  model, parameters, versions, history of runs
     summary.json                              the last run's figures
     lease.json                                which run writes here now
+    scores/<name>/                            what a scorer says of the images
+    selections/<name>/                        which images are in a data set, and why the others are not
 
 A key is a path relative to the store's root, so a store can be moved.
 """
@@ -27,6 +29,8 @@ RECORDS = "records"
 METRICS = "metrics"
 PLAN = "plan"
 ATTEMPTS = "attempts"
+SCORES = "scores"
+SELECTIONS = "selections"
 RUN_KEY = "run.json"
 SUMMARY_KEY = "summary.json"
 LEASE_KEY = "lease.json"

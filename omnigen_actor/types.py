@@ -72,7 +72,10 @@ Outcome = Result | Failure
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
-    """Which weights answered: the name as the user gave it and the sha256 over all weight files."""
+    """Which weights answered: the name as the user gave it and the sha256 over all weight files.
+
+    ``device``: ``cpu``, or the name of the GPU as its driver tells it.
+    """
 
     name: str
     sha256: str

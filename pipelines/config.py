@@ -123,6 +123,10 @@ class ImageConfig(Checked):
     image_format: str = option(
         "png", "png (lossless), webp (lossless) or jpeg (quality 95)", choices=("png", "webp", "jpeg")
     )
+    embed_provenance: bool = option(
+        True,
+        "each image file says how it was made (prompt, seed, model, ...) and that it is generated; no pixel changes",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,7 +86,9 @@ def run(
         ledger, earlier = Ledger.load(store_root), history.generations(config.generation)
         plan = stage_plan(source, config, ledger, store_root, run_id, tasks=tasks, earlier=earlier)
         del ledger  # it is large, and read again at the end
-        run_info.write(store_root, made_with, history, run_id, config)
+        run_info.write(
+            store_root, made_with, history, run_id, config, manifest=source.uri, image_base=source.base_folder
+        )
         if on_start:
             on_start(plan.num_to_do)
         tally = Tally()
@@ -201,6 +203,7 @@ def _generate(planned: Dataset, job: _Job, *, fill_batches: bool = False) -> Dat
             "store_root": job.store_root,
             "run_id": job.run_id,
             "image_format": config.images.image_format,
+            "embed_provenance": config.images.embed_provenance,
             "max_input_image_size": max_side,
             "on_waves": prometheus.observe,
             "store_timeout_s": config.store_timeout_s,

@@ -6,7 +6,8 @@ import dataclasses
 import json
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -16,6 +17,7 @@ from omnigen_actor import store, uri
 from omnigen_actor.checkpoint.adapters import parse_adapter
 from omnigen_actor.errors import OutputError
 from pipelines.config import GenerationConfig, RunConfig
+from pipelines.settings import RUN
 
 _PACKAGES = ("omnigen-batch", "ray", "torch", "transformers", "diffusers", "numpy", "pillow", "pyarrow")
 RUN_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
@@ -77,15 +79,12 @@ def read_history(store_root: str, expected: dict[str, Any], *, allow_mixed: bool
     another image format in any case: a reference to a row finds its image by it.
     """
     try:
-        text = uri.read_bytes(uri.join(store_root, store.RUN_KEY), max_bytes=_MAX_BYTES)
-        found = json.loads(text)
-        made_with = _BEFORE | dict(found["fingerprint"])
-        history = History(list(found["runs"]), list(found.get("earlier", ())))
-        history.generations(GenerationConfig())
+        with _reading(store_root) as found:
+            made_with = _BEFORE | dict(found["fingerprint"])
+            history = History(list(found["runs"]), list(found.get("earlier", ())))
+            history.generations(GenerationConfig())
     except uri.UriNotFound:
         return History()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise OutputError(f"{store.RUN_KEY} of {uri.redact(store_root)!r} can't be read ({error})") from None
     different = sorted(name for name in made_with.keys() | expected if made_with.get(name) != expected.get(name))
     if not different:
         return history
@@ -100,6 +99,48 @@ def read_history(store_root: str, expected: dict[str, Any], *, allow_mixed: bool
     return _with_earlier(history, made_with)
 
 
+@contextmanager
+def _reading(store_root: str) -> Iterator[dict[str, Any]]:
+    """The content of run.json. What goes wrong with it is an OutputError; UriNotFound where there is none."""
+    try:
+        yield json.loads(uri.read_bytes(uri.join(store_root, store.RUN_KEY), max_bytes=_MAX_BYTES))
+    except uri.UriNotFound:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise OutputError(f"{store.RUN_KEY} of {uri.redact(store_root)!r} can't be read ({error})") from None
+
+
+@dataclass(frozen=True, slots=True)
+class PastRun:
+    """A run of the history: model, and the settings that make an image, the others being defaults.
+
+    ``manifest`` and ``image_base`` are None for a run of an older version.
+    """
+
+    config: RunConfig
+    manifest: str | None
+    image_base: str | None
+
+
+def read_runs(store_root: str) -> dict[str, PastRun]:
+    """The runs of a store by their ids. Raises OutputError where run.json is missing or can't be read."""
+    try:
+        with _reading(store_root) as found:
+            return {run["run_id"]: _past_run(run) for run in found["runs"] if "config" in run}
+    except uri.UriNotFound as error:
+        raise OutputError(str(error)) from None
+
+
+def _past_run(run: Mapping[str, Any]) -> PastRun:
+    given, values = run["config"], dict[str, Any]()
+    for path, setting in RUN.settings.items():
+        section = given.get(setting.section, {}) if setting.section else given
+        if (setting.section or setting.name == "model") and setting.name in section:
+            values[path] = setting.from_yaml(section[setting.name], f"{path} in {store.RUN_KEY}")
+    values.setdefault("images.embed_provenance", False)  # older versions could not
+    return PastRun(RUN.build(values), run.get("manifest"), run.get("image_base"))
+
+
 def _with_earlier(history: History, made_with: dict[str, Any]) -> History:
     """The history once the next run has other settings than the last one."""
     told = {run_id for one in history.earlier for run_id in one["run_ids"]}
@@ -107,8 +148,17 @@ def _with_earlier(history: History, made_with: dict[str, Any]) -> History:
     return History(history.runs, [*history.earlier, {"fingerprint": made_with, "run_ids": run_ids}])
 
 
-def write(store_root: str, made_with: dict[str, Any], history: History, run_id: str, config: RunConfig) -> None:
-    """Add a run to the history."""
+def write(
+    store_root: str,
+    made_with: dict[str, Any],
+    history: History,
+    run_id: str,
+    config: RunConfig,
+    *,
+    manifest: str | None = None,
+    image_base: str | None = None,
+) -> None:
+    """Add a run to the history. ``image_base``: where relative references of its manifest start."""
     settings = dataclasses.asdict(config) | {"model": uri.redact(config.model)}
     settings["engine"]["adapters"] = _named(config.engine.adapters)
     settings["inputs"]["allow"] = [uri.redact(place) for place in config.inputs.allow]
@@ -116,6 +166,8 @@ def write(store_root: str, made_with: dict[str, Any], history: History, run_id: 
     run = {
         "run_id": run_id,
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "manifest": manifest and uri.redact(manifest),
+        "image_base": image_base and uri.redact(image_base),
         "config": settings,
         "versions": _versions(),
     }

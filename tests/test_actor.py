@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from omnigen_actor import images, uri
+from omnigen_actor import images, provenance, uri
 from omnigen_actor.actor import OmniGenActor
 from omnigen_actor.engine_settings import EngineSettings
 from omnigen_actor.engines import EngineSpec
@@ -96,6 +96,32 @@ def test_a_record_describes_the_file_that_is_in_the_store(tmp_path: Path) -> Non
     assert record["error_kind"] is record["error_stage"] is record["error"] is None
     assert record["generate_seconds"] > 0
     assert record["write_seconds"] > 0
+
+
+@pytest.mark.parametrize("image_format", ["png", "webp", "jpeg"])
+def test_a_file_says_what_its_record_does_in_the_same_bytes_whatever_the_run_and_attempt(
+    tmp_path: Path, image_format: str
+) -> None:
+    row = {"width": 40, "height": 50, "parents": [], "prompt": "a <cat> \0"}
+    (record,) = run(tmp_path, fetched(row), image_format=image_format)
+    data = (tmp_path / record["output_key"]).read_bytes()
+    embedded = provenance.read_provenance(data)
+    assert embedded == provenance.facts(record)
+    assert embedded["width"] == 32
+    actor = OmniGenActor(FakeEngine, store_root=str(tmp_path / "other"), run_id="r2", image_format=image_format)
+    (again,) = actor(fetched(row | {"attempt": 3}, mine=pa.array(["x"]))).to_pylist()
+    actor.close()
+    assert again["sha256"] == record["sha256"]
+
+
+def test_without_provenance_a_file_has_the_same_pixels_alone(tmp_path: Path) -> None:
+    (record,) = run(tmp_path / "plain", fetched({}), embed_provenance=False)
+    (marked,) = run(tmp_path / "marked", fetched({}))
+    plain = (tmp_path / "plain" / record["output_key"]).read_bytes()
+    assert provenance.read_provenance(plain) is None
+    pictures = [Image.open(tmp_path / name / record["output_key"]).tobytes() for name in ("plain", "marked")]
+    assert pictures[0] == pictures[1]
+    assert (record["sha256"] != marked["sha256"], record["device"]) == (True, "cpu")
 
 
 @pytest.mark.parametrize(("image_format", "extension"), [("png", ".png"), ("webp", ".webp"), ("jpeg", ".jpg")])

@@ -112,8 +112,47 @@ def test_no_credential_of_a_model_uri_is_kept(tmp_path: Path) -> None:
         image_root="https://user:secret@example.com/images?token=secret", allow=("https://user:secret@example.com/",)
     )
     config = replace(CONFIG, model="https://user:secret@example.com/model?token=secret", engine=engine, inputs=inputs)
-    start(tmp_path, config, "r1")
+    place = "https://user:secret@example.com/rows.jsonl?token=secret"
+    run_info.write(str(tmp_path), {}, History(), "r1", config, manifest=place, image_base=place)
     assert "secret" not in (tmp_path / "run.json").read_text()
+    (run,) = json.loads((tmp_path / "run.json").read_text())["runs"]
+    assert run["manifest"] == run["image_base"] == "https://example.com/rows.jsonl"
+
+
+def test_the_runs_are_read_back_with_what_makes_an_image(tmp_path: Path) -> None:
+    config = replace(
+        CONFIG, engine=EngineConfig(adapters=("a@0.5",), step_cache=0.1), workers=WorkerConfig(dtype="float32")
+    )
+    made_with = run_info.fingerprint(config, "m1")
+    run_info.write(str(tmp_path), made_with, History(), "r1", config, manifest="/a/rows.jsonl", image_base="/b")
+    assert run_info.read_runs(str(tmp_path)) == {"r1": run_info.PastRun(config, "/a/rows.jsonl", "/b")}
+
+
+def test_a_run_of_an_older_version_is_read_with_defaults_and_without_provenance(tmp_path: Path) -> None:
+    start(tmp_path, CONFIG, "r1")
+    content = json.loads((tmp_path / "run.json").read_text())
+    (run,) = content["runs"]
+    del run["manifest"], run["image_base"], run["config"]["engine"], run["config"]["images"]["embed_provenance"]
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    config = replace(CONFIG, images=ImageConfig(embed_provenance=False))
+    assert run_info.read_runs(str(tmp_path)) == {"r1": run_info.PastRun(config, None, None)}
+
+
+@pytest.mark.parametrize(
+    "text", [None, "", "[]", "{}", '{"runs": [{"run_id": "r", "config": {"workers": {"dtype": 1}}}]}']
+)
+def test_runs_that_cannot_be_read_are_an_output_error(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "run.json").write_text(text)
+    with pytest.raises(OutputError, match=r"run\.json"):
+        run_info.read_runs(str(tmp_path))
+
+
+def test_a_store_goes_on_whether_its_files_say_how_they_were_made_or_not(tmp_path: Path) -> None:
+    start(tmp_path, replace(CONFIG, images=ImageConfig(embed_provenance=False)), "r1")
+    start(tmp_path, CONFIG, "r2")
+    runs = run_info.read_runs(str(tmp_path))
+    assert [run.config.images.embed_provenance for run in runs.values()] == [False, True]
 
 
 def test_run_ids_differ() -> None:

@@ -33,6 +33,11 @@ def pick_device(device: str) -> torch.device:
     return torch.device(device)
 
 
+def device_name(device: torch.device) -> str:
+    """What a record calls it: ``cpu``, or the GPU's name, since pixels depend on its kind."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
 def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """``auto`` is bfloat16 on a GPU and float32 on a CPU. Raises ModelError for an unknown name."""
     if dtype == "auto":

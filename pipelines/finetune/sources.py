@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from omnigen_actor import schema, store, uri
 from omnigen_actor.allowed import Allowed
@@ -20,11 +18,11 @@ from omnigen_actor.tasks import DEFAULT_TASKS, TaskTable
 from pipelines import references, values
 from pipelines.check import check_table
 from pipelines.config import GenerationConfig, InputConfig
-from pipelines.ledger import Ledger
 from pipelines.locations import locate
 from pipelines.manifest import open_manifest
 from pipelines.places import allowed_of_run
 from pipelines.rows import resolve_uris
+from pipelines.stored import current_images
 
 TARGETS = ("output_image", "output_images")
 
@@ -93,14 +91,8 @@ def _target(name: str, cell: object, root: str) -> list[str]:
 
 def _of_store(root: str, image_root: str) -> Iterator[pa.Table]:
     """The current records that have an image, each with its image as the target."""
-    ledger = Ledger.load(root)
-    for file in uri.list_files(uri.join(root, store.RECORDS), suffix=".parquet"):
-        with uri.open_read(file) as stream:
-            records = pq.ParquetFile(stream).read(columns=schema.RECORD.names)
-        done = records.filter(pa.array(ledger.is_current(records)))
-        done = done.filter(pc.equal(done["status"], schema.Status.OK))
-        if done.num_rows:
-            yield _planned(done, root, image_root)
+    for done in current_images(root):
+        yield _planned(done, root, image_root)
 
 
 def _planned(records: pa.Table, root: str, image_root: str) -> pa.Table:
