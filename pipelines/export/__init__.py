@@ -1,0 +1,1 @@
+"""From a run store to a data set that training tools read as it is."""
