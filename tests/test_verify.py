@@ -317,7 +317,9 @@ def test_files_that_no_run_writes_are_left_alone(root: Path) -> None:
     assert all(path.is_file() for path in foreign)
 
 
-@pytest.mark.parametrize("folder", ["", "images/ab", "records", f"metrics/{RUN}", f"plan/{RUN}"])
+@pytest.mark.parametrize(
+    "folder", ["", "images/ab", "records", f"metrics/{RUN}", f"plan/{RUN}", "scores/clip", "selections/a"]
+)
 def test_half_written_files_are_removed(root: Path, folder: str) -> None:
     place = root / folder / ".0123456789abcdef.tmp"
     place.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import pytest
 from jobs.verify import main
 from omnigen_actor import store
 from pipelines import lease
-from pipelines.verify.findings import FindingKind
+from pipelines.verify.findings import STORE_KINDS
 from tests.test_docs import code, doc, table
 from tests.test_verify import RUN, image, make_store
 
@@ -94,7 +94,7 @@ def test_a_store_that_is_written_to_is_mended_only_when_it_is_taken_over(
 
 def test_the_documentation_has_every_kind_of_finding() -> None:
     found = table(doc("records.md"), "kind", "found", "with `--fix`")
-    assert [code(row[0]) for row in found] == [kind.value for kind in FindingKind]
+    assert [code(row[0]) for row in found] == [kind.value for kind in STORE_KINDS]
 
 
 def test_no_store_is_exit_code_2_and_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

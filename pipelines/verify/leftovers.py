@@ -15,7 +15,7 @@ from pipelines.verify.findings import Finding, FindingKind, Remove
 from pipelines.verify.listing import Inventory, list_images
 
 _HALF_WRITTEN = re.compile(rf"{uri.TEMPORARY.pattern}|\.probe-[0-9a-f]{{32}}")
-_FOLDERS = (store.RECORDS, store.METRICS, store.PLAN, store.ATTEMPTS)
+_FOLDERS = (store.RECORDS, store.METRICS, store.PLAN, store.ATTEMPTS, store.SCORES, store.SELECTIONS)
 _IMAGE = re.compile(rf"{store.IMAGES}/[0-9a-f]{{2}}/[^/]+-\d+({'|'.join(map(re.escape, EXTENSIONS.values()))})")
 
 

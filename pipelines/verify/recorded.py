@@ -5,7 +5,7 @@ The table of one records file is held at a time, with a few read ahead, and twic
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -64,8 +64,17 @@ class Records:
         self._folder = uri.join(store_root, store.RECORDS)
         self._is_twin_seen = np.zeros(len(self.ledger.doubled), dtype=bool)
 
-    def check(self, inventory: Inventory, check: ImageCheck, num_threads: int) -> Iterator[Finding]:
-        """Compare every current record with its image. ``inventory`` learns which images the records name."""
+    def check(
+        self,
+        inventory: Inventory,
+        check: ImageCheck,
+        num_threads: int,
+        on_records: Callable[[int], None] = lambda _: None,
+    ) -> Iterator[Finding]:
+        """Compare every current record with its image. ``inventory`` learns which images the records name.
+
+        ``on_records`` hears of how many more records the check is through with.
+        """
         for file, message in self.broken.items():
             yield self._unreadable(file, message)
         with ThreadPoolExecutor(num_threads, thread_name_prefix="verify-image") as pool:
@@ -75,8 +84,14 @@ class Records:
                     continue
                 self._count(table)
                 for start in range(0, table.num_rows, ROWS_AT_ONCE):
-                    rows = self._current(table.slice(start, ROWS_AT_ONCE), inventory)
-                    yield from filter(None, in_order(pool, lambda row: self._look(row, check), rows, 2 * num_threads))
+                    some = table.slice(start, ROWS_AT_ONCE)
+                    rows, num_left = self._current(some, inventory), some.num_rows
+                    for found in in_order(pool, lambda row: self._look(row, check), rows, 2 * num_threads):
+                        num_left -= 1
+                        on_records(1)
+                        if found:
+                            yield found
+                    on_records(num_left)  # those without an image to look at
 
     def _tables(self) -> Iterator[pa.Table | Finding]:
         """Each file with all its columns: damage may be in those that the ledger does not read."""
