@@ -1,8 +1,8 @@
-"""What a LoRA learns from a store of generated images: another look.
+"""What a LoRA learns from generated images: another look.
 
 1. The pipeline of `jobs.generate` makes a store of images in another look than the mini model's: soft colour fields,
-   which the fake engine draws, for prompts of the drawn world.
-2. A LoRA of the mini model is trained on that store. The loss on rows that are held out, before and after.
+   which the fake engine draws, for prompts of the drawn world. `jobs.export` makes OmniGen's training file of it.
+2. A LoRA of the mini model is trained on that file. The loss on rows that are held out, before and after.
 3. Fresh rows, with the LoRA and without: how many images differ and by how much, and how rough they are: the mean
    absolute difference of neighbouring pixels, which tells soft fields from things with edges.
 """
@@ -24,7 +24,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks import report
 from omnigen_actor.checkpoint.fetching import MINI
 from omnigen_actor.engines import verify_model
-from pipelines.config import EngineConfig, GenerationConfig, InputConfig, RunConfig, WorkerConfig
+from pipelines.config import EngineConfig, GenerationConfig, RunConfig, WorkerConfig
+from pipelines.export.config import ExportConfig
+from pipelines.export.run import export
 from pipelines.finetune.config import DataConfig, FinetuneConfig, TrainingConfig
 from pipelines.finetune.run import Finetuned, finetune
 from pipelines.generate import run
@@ -68,8 +70,10 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     train = questions(options.tasks, options.train_rows, TRAIN_SEED, RIGHT)
     test = questions(options.tasks, options.test_rows, TEST_SEED, RIGHT)
     generate(train, folder / "train", options.steps, model="fake")
+    data_set = str(folder / "train" / "data-set")
+    export(str(folder / "train" / "store"), data_set, ExportConfig(format="omnigen"))
     started = time.monotonic()
-    tuned = finetune(str(folder / "train" / "store"), str(folder / "tuned"), finetuning(options, folder / "train"))
+    tuned = finetune(f"{data_set}/train.jsonl", str(folder / "tuned"), finetuning(options))
     training_s = time.monotonic() - started
     generate(test, folder / "without", options.steps)
     generate(test, folder / "with", options.steps, adapters=(tuned.result_uri,))
@@ -116,12 +120,11 @@ def generate(asked: Questions, folder: Path, steps: int, adapters: tuple[str, ..
     assert summary.num_ok == summary.num_in, summary
 
 
-def finetuning(options: argparse.Namespace, folder: Path) -> FinetuneConfig:
+def finetuning(options: argparse.Namespace) -> FinetuneConfig:
     """The settings of the LoRA."""
     return FinetuneConfig(
         model=MINI,
         data=DataConfig(max_image_size=SMALL.size, validation_share=0.1),
-        inputs=InputConfig(image_root=str(folder)),
         training=TrainingConfig(
             steps=options.training_steps,
             targets_per_row=8,

@@ -14,8 +14,10 @@ import pyarrow as pa
 import pytest
 
 from jobs import exit_codes
+from jobs.export import SURFACE as EXPORTING
 from jobs.finetune import SURFACE as TRAINING
 from jobs.options import option_name
+from jobs.score import SURFACE as SCORING
 from jobs.tasks import markdown
 from omnigen_actor.errors import ErrorKind, Stage
 from omnigen_actor.fake import FakeEngine
@@ -38,28 +40,44 @@ PACKAGES = ("omnigen_actor", "pipelines", "jobs")
 OTHER_OPTIONS = {
     "--address",
     "--base-folder",
+    "--best",
+    "--by",
     "--check",
     "--config",
     "--dashboard-port",
+    "--duplicates",
     "--fix",
     "--gates",
     "--generate",
     "--head",
     "--help",
     "--ids",
+    "--image",
+    "--json",
+    "--keep-duplicates",
+    "--load",
     "--markdown",
+    "--near-duplicates",
     "--no-decode",
+    "--no-embed-provenance",
     "--no-hash",
+    "--num",
     "--output",
+    "--pairs",
     "--port",
     "--preset",
     "--quick",
+    "--quota",
+    "--quota-by",
+    "--replace",
     "--report",
     "--rows",
     "--set",
     "--size",
+    "--split",
     "--strict",
     "--threads",
+    "--where",
     "--working-dir",
 }
 
@@ -203,7 +221,8 @@ def test_every_module_has_its_line_in_the_architecture() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_option_that_is_named_exists(page: Path) -> None:
-    own = (*RUN.settings.values(), *TRAINING.settings.values())
+    jobs = (RUN, TRAINING, SCORING, EXPORTING)
+    own = [setting for surface in jobs for setting in surface.settings.values()]
     known = OTHER_OPTIONS | {option_name(setting) for setting in own}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", LINK.sub("", read(page))))
     assert named <= known

@@ -21,14 +21,28 @@ MAY_IMPORT = {
 
 HEAVY = ("torch", "diffusers", "transformers", "safetensors.torch")
 
-COMPUTES = {"omnigen_actor.checkpoint.tiny", "omnigen_actor.engine", "omnigen_actor.engines", "omnigen_actor.gpus"}
+COMPUTES = {
+    "omnigen_actor.checkpoint.tiny",
+    "omnigen_actor.engine",
+    "omnigen_actor.engines",
+    "omnigen_actor.gpus",
+    "pipelines.scores.clip",
+    "pipelines.scores.heads",
+    "pipelines.scores.maps",
+    "pipelines.scores.pretrained",
+}
 COMPUTES_BELOW = ("omnigen_actor.model", "omnigen_actor.training")
 """The modules, and the packages, that may import the libraries in HEAVY."""
 
 LIGHT = [
     "jobs.expand",
     "jobs.generate",
+    "jobs.export",
     "jobs.options",
+    "jobs.reproduce",
+    "jobs.score",
+    "jobs.select",
+    "jobs.verify",
     "jobs.world",
     "omnigen_actor.actor",
     "omnigen_actor.fake",
@@ -36,6 +50,7 @@ LIGHT = [
     "pipelines.manifest",
     "pipelines.plan",
     "pipelines.recipes.expand",
+    "pipelines.selection.run",
     "jobs.evaluate",
     "jobs.finetune",
     "pipelines.world.scores",
