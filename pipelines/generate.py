@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Event
@@ -20,7 +19,7 @@ from omnigen_actor import attempts, store, uri
 from omnigen_actor.actor import OmniGenActor
 from omnigen_actor.allowed import Allowed
 from omnigen_actor.engines import EngineSpec, verify_model, weights_bytes
-from omnigen_actor.errors import ConfigError, OutputError, RunStopped
+from omnigen_actor.errors import ConfigError, OutputError
 from omnigen_actor.images import EXTENSIONS
 from pipelines import cluster, gpu_memory, lease, prometheus, records, run_info
 from pipelines.choice import Choice
@@ -37,7 +36,7 @@ from pipelines.plan import PlanSummary, stage_plan
 from pipelines.plan_parts import remove_others
 from pipelines.planned import CheckRows, ReadPlan
 from pipelines.records import WriteRecords
-from pipelines.stopping import Stopping, at_each_step
+from pipelines.stopping import Stopping, at_each_step, store_failures
 from pipelines.summary import Summary, Tally
 from pipelines.task_files import load_tasks
 
@@ -80,7 +79,7 @@ def run(
     allowed = allowed_of_run(config.inputs, manifest_folder, store_root)
     made_with = run_info.fingerprint(config, model_sha256)
     run_id = run_info.new_run_id()
-    with lease.hold(store_root, run_id, take_over=config.take_over) as held, _store_failures():
+    with lease.hold(store_root, run_id, take_over=config.take_over) as held, store_failures():
         remove_others(store_root, run_id)
         history = run_info.read_history(store_root, made_with, allow_mixed=config.allow_mixed)
         ledger, earlier = Ledger.load(store_root), history.generations(config.generation)
@@ -103,15 +102,6 @@ def run(
         held.look()
         held.check()
         return _account(plan, tally, store_root, run_id, started)
-
-
-@contextmanager
-def _store_failures() -> Iterator[None]:
-    """Raise RunStopped where the driver could not read or write the store."""
-    try:
-        yield
-    except uri.UriFailed as error:
-        raise RunStopped(f"{error}: run the same command to go on") from None
 
 
 def build_processor(

@@ -169,7 +169,7 @@ def write(
         "manifest": manifest and uri.redact(manifest),
         "image_base": image_base and uri.redact(image_base),
         "config": settings,
-        "versions": _versions(),
+        "versions": versions_of(_PACKAGES),
     }
     content = {"fingerprint": made_with, "earlier": list(history.earlier), "runs": [*history.runs, run]}
     text = json.dumps(content, indent=2) + "\n"
@@ -181,9 +181,10 @@ def _named(adapters: Sequence[str]) -> list[str]:
     return [f"{uri.redact(name)}@{weight:g}" for name, weight in map(parse_adapter, adapters)]
 
 
-def _versions() -> dict[str, str]:
+def versions_of(packages: Sequence[str]) -> dict[str, str]:
+    """The versions of those packages that are installed."""
     found = {}
-    for package in _PACKAGES:
+    for package in packages:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:  # a checkout that is not installed

@@ -13,6 +13,7 @@ from threading import Event, Thread
 from typing import ClassVar
 
 from omnigen_actor import uri
+from omnigen_actor.errors import RunStopped
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +71,15 @@ class Stopping:
             uri.write_bytes(self._mark, b"", timeout_s=_MARK_TIMEOUT_S, retries=1)
         except OSError:  # then the grace ends it
             _log.warning("the mark that ends a run can't be written", exc_info=True)
+
+
+@contextmanager
+def store_failures() -> Iterator[None]:
+    """Raise RunStopped where the driver could not read or write the store."""
+    try:
+        yield
+    except uri.UriFailed as error:
+        raise RunStopped(f"{error}: run the same command to go on") from None
 
 
 class EachStep:

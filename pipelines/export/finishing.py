@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
 
 import pyarrow as pa
@@ -28,6 +27,7 @@ from pipelines.export.plan import Plan
 from pipelines.export.read import ReadImages
 from pipelines.export.score_columns import ScoreColumns
 from pipelines.export.staging import Staging
+from pipelines.run_info import versions_of
 
 _PACKAGES = ("omnigen-batch", "pyarrow", "pillow")
 _SETTINGS = (
@@ -74,7 +74,7 @@ class Finishing:
             scores=self.scores.told,
             histograms=list(histograms(lambda: self._pages(figures), self.scores.fields)),
             samples=[one.example.task for one in samples],
-            versions=_versions(),
+            versions=versions_of(_PACKAGES),
         )
         entries.append(self.destination.write(File("README.md", card(facts, self.format))))
         marker = {
@@ -85,7 +85,7 @@ class Finishing:
             "selection": self.config.selection,
             "scores": self.scores.told,
             "command": self.config.command,
-            "versions": _versions(),
+            "versions": versions_of(_PACKAGES),
             "images": index,
             "files": [_entry(entry) for entry in sorted(entries)],
         }
@@ -150,13 +150,3 @@ def _keys(figures: Figures) -> set[tuple[str, int]]:
 
 def _entry(entry: Entry) -> dict[str, Any]:
     return dict(zip(("path", "sha256", "num_bytes"), entry, strict=True))
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:  # a checkout that is not installed
-            continue
-    return found

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from omnigen_actor import uri
 from omnigen_actor.allowed import Allowed
-from omnigen_actor.errors import ConfigError, RunStopped
+from omnigen_actor.errors import ConfigError
 from pipelines import cluster, lease
 from pipelines.config import WorkerConfig
 from pipelines.ledger import Ledger
@@ -34,7 +34,7 @@ from pipelines.scores.plan import Account, ScorePlan, plan_scores
 from pipelines.scores.prepared import Prepared, prepare
 from pipelines.scores.registry import KNOWN, PHASH, is_near_duplicates, parse_all
 from pipelines.scores.scorer import ScorerSpec
-from pipelines.stopping import at_each_step
+from pipelines.stopping import at_each_step, store_failures
 from pipelines.stored import open_store
 from pipelines.summary import Tally
 
@@ -61,7 +61,7 @@ def score(
     scorers = [prepare(spec) for spec in specs if not is_near_duplicates(spec)]
     places = InputPlaces.read(root, config.inputs.image_root)
     job = _Job(root, config, places, places.allowed(config.inputs), on_start, on_progress)
-    with _store_failures(), ExitStack() as ray_cluster:
+    with store_failures(), ExitStack() as ray_cluster:
         if not config.replace:
             for scorer in scorers:
                 stored.check_description(root, scorer.description)
@@ -229,12 +229,3 @@ def _outcomes(job: _Job, scorers: Sequence[Prepared], plan: ScorePlan, workers: 
         **_BLOCKS,
     )
     yield from scored.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-
-
-@contextmanager
-def _store_failures() -> Iterator[None]:
-    """Raise RunStopped where the driver could not read or write the store."""
-    try:
-        yield
-    except uri.UriFailed as error:
-        raise RunStopped(f"{error}: run the same command to go on") from None
