@@ -122,6 +122,7 @@ def joined(address: str | None, workers: WorkerConfig) -> Iterator[None]:
     """
     import ray
 
+    expire_reservations_soon()
     if ray.is_initialized():
         yield
         return
@@ -143,6 +144,15 @@ def _join(address: str, workers: WorkerConfig) -> None:
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = first_line(error)
         raise StartupError(f"no Ray cluster at {address!r}: {reason}; start it, or leave ray_address out") from None
+
+
+def expire_reservations_soon() -> None:
+    """What Ray Data reserves for this process is free again half a minute after it dies, and not three minutes.
+
+    An actor of the cluster keeps the reservations, so the next run on it would have no CPUs for so long. They are renewed
+    every ten seconds. Ray Data reads this when it is first imported; whoever has set it knows better.
+    """
+    os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", "30")
 
 
 def _check_answers(address: str) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -114,3 +116,14 @@ def test_a_head_that_does_not_answer_is_told_soon(form: str, monkeypatch: pytest
             cluster.joined(address, WorkerConfig()),
         ):
             pass
+
+
+def test_what_a_killed_driver_had_reserved_is_soon_free_again() -> None:
+    """Ray Data's own name for it is read, so that another one in a later version does not pass unseen."""
+    code = (
+        "from pipelines import cluster; cluster.expire_reservations_soon();"
+        "from ray.data._internal.cluster_autoscaler import RateBasedClusterAutoscaler as autoscaler;"
+        "print(autoscaler.AUTOSCALING_REQUEST_EXPIRE_TIME_S, autoscaler.MIN_GAP_BETWEEN_AUTOSCALING_REQUESTS_S)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["30", "10"]
