@@ -149,8 +149,8 @@ def _join(address: str, workers: WorkerConfig) -> None:
 def expire_reservations_soon() -> None:
     """What Ray Data reserves for this process is free again half a minute after it dies, and not three minutes.
 
-    An actor of the cluster keeps the reservations, so the next run on it would have no CPUs for so long. They are renewed
-    every ten seconds. Ray Data reads this when it is first imported; whoever has set it knows better.
+    An actor of the cluster keeps the reservations, so the next run on it would have no CPUs for so long. They are
+    renewed every ten seconds. Ray Data reads this when it is first imported; whoever has set it knows better.
     """
     os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", "30")
 
