@@ -44,7 +44,7 @@ IN_FLIGHT = 4
 """Batches of an actor that may be done and not yet recorded, and the one that it is at."""
 
 WEIGHTS = {ACTOR: 12, WRITER: 4, READER: 3, NODE: 1, DRIVER: 1}
-PAUSE_S = (1.0, 5.0)
+PAUSE_S = (1.0, 4.0)
 """A driver takes ten seconds to its first row and an actor five: they have to live longer than that as a rule, or a run
 goes on until there have been enough kills.
 """
