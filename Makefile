@@ -27,7 +27,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/engine.py --side 256 --steps 10
 	$(BIN)/python benchmarks/pipeline.py
 
-# 200 kills at random: three quarters of an hour on two cores.
+# 200 kills at random: half an hour on two cores.
 chaos: $(READY)
 	$(BIN)/python benchmarks/chaos.py --output out/chaos.json
 
