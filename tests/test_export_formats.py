@@ -219,13 +219,14 @@ def test_omnigen2_paths_begin_where_the_user_says(exported: Export) -> None:
 
 
 def test_files_load_as_an_image_folder(made: Path, exported: Export, load: Any) -> None:
-    out = exported("files", selection="good", shard_bytes=SMALL)
+    out = exported("files", selection="good", scores="phash", shard_bytes=SMALL)
     for split, number in (("train", NUM_IMAGES - 2), ("test", 1)):
         rows = load("imagefolder", data_dir=str(out / split), split="train")
         assert len(rows) == number
         for one in rows:
             assert isinstance(one["output_image"], Image.Image)
             assert len(one["input_images"]) == len(record(made, one["id"], one["sample"])["images"])
+            assert one["phash"] == (str(2**63 + 1) if (one["id"], one["sample"]) == ("boat", 0) else None)
         lines = (out / split / "rows.jsonl").read_text().splitlines()
         assert [json.loads(line)["id"] for line in lines] == pq.read_table(out / split / "metadata.parquet")[
             "id"

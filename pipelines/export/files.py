@@ -31,8 +31,10 @@ class Files:
 
     def write(self, shard: Shard, loaded: Sequence[Loaded], scores: Sequence[pa.Field]) -> list[File]:
         """The images, and parts of both tables."""
-        schema = pa.schema([*_PATHS, *tables.columns_of(scores)])
-        rows = [_paths(one) | tables.cells(one) for one in loaded]
+        large = [field.name for field in scores if pa.types.is_uint64(field.type)]
+        fields = [field.with_type(pa.string()) if field.name in large else field for field in scores]
+        schema = pa.schema([*_PATHS, *tables.columns_of(fields)])
+        rows = [_as_text(_paths(one) | tables.cells(one), large) for one in loaded]
         table = tables.to_parquet([tables.table_of(rows, schema)], schema)
         parts = [File(shard.part("rows.jsonl"), loose.to_jsonl(rows)), File(shard.part("rows.parquet"), table)]
         return [*loose.image_files(loaded, f"{shard.split}/"), *parts]
@@ -78,3 +80,8 @@ def _paths(one: Loaded) -> dict[str, Any]:
         "output_image_file_name": one.output.path,
         "input_images_file_names": [file.path for file in one.inputs],
     }
+
+
+def _as_text(row: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Numbers of 64 bits as text: an image folder's reader takes whole numbers for signed, and JSON's for floats."""
+    return row | {name: None if row[name] is None else str(row[name]) for name in names}
