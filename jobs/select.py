@@ -54,7 +54,11 @@ def _parse(argv: list[str]) -> Namespace:
         "--split", default="", metavar="NAME=SHARE,…", help="validation=0.02,test=0.01; train: the rest"
     )
     parser.add_argument("--seed", default="0", metavar="INTEGER", help="another seed: other quotas and splits (0)")
-    parser.add_argument("--keep-duplicates", action="store_true", help="keep all images of a near-duplicate group")
+    parser.add_argument(
+        "--drop-duplicates",
+        action="store_true",
+        help="keep one image of each near-duplicate group: the best, or the first",
+    )
     parser.add_argument("--duplicates", metavar="COLUMN", help="the column of these groups (duplicate_group)")
     parser.add_argument(
         "--pairs", action=BooleanOptionalAction, default=False, help="write rejected samples as preference pairs (no)"
@@ -82,7 +86,7 @@ def _select(arguments: Namespace) -> int:
         split=splits.parse(arguments.split),
         seed=_whole("seed", arguments.seed),
         duplicates=arguments.duplicates,
-        keep_duplicates=arguments.keep_duplicates,
+        drop_duplicates=arguments.drop_duplicates,
     )
     try:
         account = select(arguments.store, arguments.name, config, has_pairs=arguments.pairs, replace=arguments.replace)

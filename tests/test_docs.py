@@ -54,7 +54,7 @@ OTHER_OPTIONS = {
     "--ids",
     "--image",
     "--json",
-    "--keep-duplicates",
+    "--drop-duplicates",
     "--load",
     "--markdown",
     "--near-duplicates",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_every_current_image_is_kept_or_has_its_reason(root: Path) -> None:
-    account = run_select(root, where="clip > 0.15 and task == 'edit'", keep_duplicates=True)
+    account = run_select(root, where="clip > 0.15 and task == 'edit'")
     assert chosen(root) == {
         "a#0": "clip > 0.15",
         "a#1": None,
@@ -116,7 +117,7 @@ def test_every_current_image_is_kept_or_has_its_reason(root: Path) -> None:
 
 
 def test_the_table_has_the_documented_schema_and_order(root: Path) -> None:
-    run_select(root)
+    run_select(root, drop_duplicates=True)
     found = pq.read_table(root / "selections/good/selection.parquet")
     assert found.schema.equals(SELECTION)
     keys = list(zip(found["id"].to_pylist(), found["sample"].to_pylist(), strict=True))
@@ -126,35 +127,35 @@ def test_the_table_has_the_documented_schema_and_order(root: Path) -> None:
 
 
 def test_of_near_duplicates_the_first_stays_or_the_best(root: Path) -> None:
-    run_select(root)
+    run_select(root, drop_duplicates=True)
     assert {one: why for one, why in chosen(root).items() if why} == {"c#1": "duplicate of a#1"}
-    account = run_select(root, by="clip")
+    account = run_select(root, by="clip", drop_duplicates=True)
     assert {one: why for one, why in chosen(root).items() if why} == {"a#1": "duplicate of c#1"}
     assert dict(account.reasons) == {"duplicate of another": 1}
-    run_select(root, where="clip < 0.5 or is_null(clip)", by="clip")
+    run_select(root, where="clip < 0.5 or is_null(clip)", by="clip", drop_duplicates=True)
     assert chosen(root)["a#1"] is None
-    run_select(root, keep_duplicates=True)
+    run_select(root)
     assert not any(chosen(root).values())
 
 
 def test_the_best_of_each_row_stays_and_ranks_are_written(root: Path) -> None:
-    run_select(root, by="-clip", best=1, keep_duplicates=True)
+    run_select(root, by="-clip", best=1)
     found = pq.read_table(root / "selections/good/selection.parquet").to_pylist()
     assert [(row["rank"], row["reason"]) for row in found] == [
         (1, None), (2, "not in the best 1 by -clip"), (1, None), (None, "-clip is missing"), (1, None),
         (2, "not in the best 1 by -clip"),
     ]  # fmt: skip
-    run_select(root, by="clip", keep_duplicates=True)
+    run_select(root, by="clip")
     assert pq.read_table(root / "selections/good/selection.parquet")["is_kept"].to_pylist() == [True] * 6
 
 
 def test_quotas_count_what_earlier_steps_left(root: Path) -> None:
-    run_select(root, quotas=(quota("task=edit:2"), quota("task:1")), keep_duplicates=True)
+    run_select(root, quotas=(quota("task=edit:2"), quota("task:1")))
     found = chosen(root)
     assert sum(found[one] is None for one in ("a#0", "a#1", "b#0", "b#1")) == 2
     assert sorted(why or "" for one, why in found.items() if one[0] == "c") == ["", "quota task:1"]
     assert found["a#0"] == found["a#1"], "samples of a row are taken together"
-    run_select(root, quotas=(quota("task=edit:1"),), by="clip", quota_by="score", keep_duplicates=True)
+    run_select(root, quotas=(quota("task=edit:1"),), by="clip", quota_by="score")
     assert [one for one, why in chosen(root).items() if why is None] == ["b#0", "c#0", "c#1"]
     run_select(root, where="task == 'canny'", quotas=(quota("task=edit:0"),))
     assert chosen(root)["c#0"] is None
@@ -162,10 +163,10 @@ def test_quotas_count_what_earlier_steps_left(root: Path) -> None:
 
 def test_scores_of_another_image_say_nothing(root: Path) -> None:
     write_records(root, [record("a", 1, attempt=2)])
-    run_select(root, where="clip > 0", keep_duplicates=True)
+    run_select(root, where="clip > 0")
     assert chosen(root)["a#1"] == "clip is missing"
     write_scores(root, "clip", [{"id": "a", "sample": 1, "sha256": sha256("a", 1, 2), "clip": 1}], "2", clip=pa.int64())
-    run_select(root, where="clip > 0", keep_duplicates=True)
+    run_select(root, where="clip > 0")
     assert chosen(root)["a#1"] is None
 
 
@@ -175,7 +176,7 @@ def test_a_score_that_failed_once_counts_as_what_it_is_now(root: Path) -> None:
     plan = root / "scores/clip/_plan/part-1.parquet"
     plan.parent.mkdir()
     plan.write_bytes(b"of a scoring that goes on")
-    run_select(root, where="clip > 0 and (is_null(clip.score_error))", by="clip", keep_duplicates=True)
+    run_select(root, where="clip > 0 and (is_null(clip.score_error))", by="clip")
     found = pq.read_table(root / "selections/good/selection.parquet").to_pylist()
     assert {f"{row['id']}#{row['sample']}": row["reason"] for row in found if row["reason"]} == {
         "b#1": "clip is missing"
@@ -230,7 +231,7 @@ def test_neither_the_order_of_records_nor_a_second_run_changes_a_byte(tmp_path: 
 
 
 def test_pairs_are_of_one_row_and_only_of_what_was_judged(root: Path) -> None:
-    account = run_select(root, where="clip > 0.15", by="clip", best=1, keep_duplicates=True, has_pairs=True)
+    account = run_select(root, where="clip > 0.15", by="clip", best=1, has_pairs=True)
     found = pq.read_table(root / "selections/good/pairs.parquet")
     assert found.schema.equals(PAIRS)
     assert account.num_pairs == found.num_rows == 2
@@ -359,3 +360,9 @@ def test_a_store_in_a_bucket_is_selected_there(s3: Bucket, tmp_path: Path) -> No
     assert json.loads(s3.get("run/selections/good/selection.json"))["counts"]["num_rejected"] == 1
     with pytest.raises(ConfigError, match="with another where"):
         select(root, "good", SelectionConfig(split=splits("test=0.5")))
+
+
+def test_to_drop_duplicates_there_must_be_groups(tmp_path: Path, root: Path) -> None:
+    shutil.rmtree(root / "scores" / "near_duplicates")
+    with pytest.raises(ConfigError, match="no score has a column 'duplicate_group'; score phash and near_duplicates"):
+        run_select(root, drop_duplicates=True)

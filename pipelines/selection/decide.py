@@ -78,7 +78,7 @@ def _is_judged(images: Images) -> npt.NDArray[np.bool_]:
 
 
 def _leave_duplicates(verdict: Verdict, images: Images, config: SelectionConfig) -> None:
-    if images.group is None or config.keep_duplicates:
+    if images.group is None or not config.drop_duplicates:
         return
     verdict.instead = best.duplicates(images.group, images.scores, verdict.is_kept)
     verdict.reject(verdict.instead >= 0, DUPLICATE)

@@ -19,7 +19,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectionConfig:
     """``where``: a condition. ``best``: how many samples of a row stay: the first by ``by``, highest first.
-    ``duplicates``: the column of near-duplicate groups, if it is not called duplicate_group.
+    ``drop_duplicates``: whether one image of each near-duplicate group stays; ``duplicates``: the column of these
+    groups, if it is not called duplicate_group.
     """
 
     where: str | None = None
@@ -30,7 +31,7 @@ class SelectionConfig:
     split: Splits = field(default_factory=Splits)
     seed: int = 0
     duplicates: str | None = None
-    keep_duplicates: bool = False
+    drop_duplicates: bool = False
 
     def __post_init__(self) -> None:
         if self.best is not None and self.best < 1:
@@ -56,7 +57,7 @@ class SelectionConfig:
             "split": dict(self.split.shares),
             "seed": self.seed,
             "duplicates": self.duplicates,
-            "keep_duplicates": self.keep_duplicates,
+            "drop_duplicates": self.drop_duplicates,
         }
 
 

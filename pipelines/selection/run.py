@@ -113,6 +113,10 @@ def _quota_column(name: str, columns: Columns) -> Column:
 def _group_column(config: SelectionConfig, columns: Columns) -> Column | None:
     """The column of near-duplicate groups: that which is named, else the only one of its name, if there is one."""
     if config.duplicates is None and not columns.named(DUPLICATE_GROUP):
+        if config.drop_duplicates:
+            raise ConfigError(
+                f"drop_duplicates: no score has a column {DUPLICATE_GROUP!r}; score phash and near_duplicates first"
+            )
         return None
     found = _find(config.duplicates or DUPLICATE_GROUP, "duplicates", columns)
     if found.kind is not Kind.TEXT:
