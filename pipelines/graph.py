@@ -1,6 +1,6 @@
 """Which row needs which: depths, and contents that follow the contents of parents. Knows digests, no images.
 
-Of each planned row 32 bytes are kept, on disk; memory grows by about 120 for each that refers to others.
+Of each planned row 32 bytes are kept, on disk; memory grows by about 500 for each that refers to others.
 """
 
 from __future__ import annotations
