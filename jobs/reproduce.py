@@ -8,11 +8,8 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 
-from jobs import exit_codes
+from jobs import exit_codes, report_file
 from jobs.options import Parser
-from omnigen_actor import uri
-from omnigen_actor.errors import OutputError
-from pipelines.locations import locate
 from pipelines.reproduce import ReproduceConfig, ReproduceReport, reproduce
 from pipelines.reproduce_compare import Finding
 
@@ -67,19 +64,11 @@ def _reproduce(arguments: Namespace) -> int:
         device=arguments.device,
         output=arguments.output,
     )
-    place = arguments.report and locate(arguments.report, OutputError, "report ")
+    place = report_file.place_of(arguments.report)
     report = reproduce(arguments.store, config, lambda found: exit_codes.show(line(found)))
     exit_codes.show("\n".join(verdict(report)))
-    if place:
-        _write(place, report)
+    report_file.write(place, report.to_json())
     return exit_codes.ROWS_FAILED if report.num_bad else exit_codes.OK
-
-
-def _write(place: str, report: ReproduceReport) -> None:
-    try:
-        uri.write_bytes(place, report.to_json().encode())
-    except OSError as error:
-        raise OutputError(f"the report can't be written: {error}") from None
 
 
 def line(found: Finding) -> str:

@@ -8,12 +8,9 @@ from __future__ import annotations
 import sys
 from argparse import BooleanOptionalAction, Namespace
 
-from jobs import exit_codes
+from jobs import exit_codes, report_file
 from jobs.check_line import CheckLine
 from jobs.options import Parser
-from omnigen_actor import uri
-from omnigen_actor.errors import OutputError
-from pipelines.locations import locate
 from pipelines.scores.hamming import DEFAULT_RADIUS
 from pipelines.verify.any_check import verify_any
 from pipelines.verify.findings import WARNINGS
@@ -85,22 +82,14 @@ def _verify(arguments: Namespace) -> int:
         has_load=arguments.load,
         num_threads=arguments.threads,
     )
-    place = arguments.report and locate(arguments.report, OutputError, "report ")
+    place = report_file.place_of(arguments.report)
     with CheckLine(sys.stderr) as line:
         report = verify_any(
             arguments.path, config, fix=arguments.fix, take_over=arguments.take_over, on_progress=line.update
         )
     exit_codes.show("\n".join(lines(report, has_fix=arguments.fix)))
-    if place:
-        _write(place, report)
+    report_file.write(place, report.to_json())
     return exit_codes.ROWS_FAILED if report.num_left else exit_codes.OK
-
-
-def _write(place: str, report: Report) -> None:
-    try:
-        uri.write_bytes(place, report.to_json().encode())
-    except OSError as error:
-        raise OutputError(f"the report can't be written: {error}") from None
 
 
 def lines(report: Report, *, has_fix: bool) -> list[str]:

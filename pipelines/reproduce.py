@@ -12,7 +12,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import NamedTuple
@@ -41,6 +41,7 @@ from pipelines.reproduce_compare import (
 )
 from pipelines.reproduce_rows import InputReader, Inputs
 from pipelines.run_info import PastRun
+from pipelines.stopping import store_failures
 from pipelines.stored import current_images, open_store
 
 _DEVICES = ("auto", "cuda", "cpu")
@@ -112,17 +113,9 @@ def reproduce(
         records = reproduce_rows.drawn(tables, config.num_rows, config.seed)
     if not records:
         raise OutputError(f"store {uri.redact(store_root)!r} has no images: there is nothing to reproduce")
-    with _store_failures():
+    with store_failures(OutputError):
         findings = sorted(_findings(store_root, records, runs, config, on_row), key=lambda one: (one.id, one.sample))
     return ReproduceReport(store=uri.redact(store_root), findings=findings, seconds=time.monotonic() - started)
-
-
-@contextmanager
-def _store_failures() -> Iterator[None]:
-    try:
-        yield
-    except uri.UriFailed as error:
-        raise OutputError(str(error)) from None
 
 
 class _Key(NamedTuple):

@@ -15,10 +15,10 @@ from omnigen_actor.allowed import Allowed
 from omnigen_actor.errors import ConfigError
 from omnigen_actor.images import EXTENSIONS
 from omnigen_actor.schema import PLAN, RECORD
-from omnigen_actor.uri_names import local_path
 from pipelines import check, references
 from pipelines.config import InputConfig
 from pipelines.fetch import FetchImages
+from pipelines.input_places import is_relative
 from pipelines.places import allowed_of_run
 from pipelines.rows import resolve_uris
 from pipelines.run_info import PastRun
@@ -92,7 +92,7 @@ class InputReader:
         if not record["images"]:
             return Inputs([], [], [], None)
         base = self._image_root or run.image_base
-        if base is None and any(map(_is_relative, record["images"])):
+        if base is None and any(map(is_relative, record["images"])):
             return _missing("run.json does not say where relative references start: name the folder with --image-root")
         try:
             image_uris = resolve_uris(record["images"], base or self._store_root)
@@ -119,7 +119,3 @@ class InputReader:
 
 def _missing(message: str) -> Inputs:
     return Inputs([], [], [], message)
-
-
-def _is_relative(reference: str) -> bool:
-    return uri.is_local(reference) and not local_path(reference).is_absolute()

@@ -131,6 +131,15 @@ def read_runs(store_root: str) -> dict[str, PastRun]:
         raise OutputError(str(error)) from None
 
 
+def last_fingerprint(store_root: str) -> dict[str, Any]:
+    """What the last run of a store made images with, as ``fingerprint`` gave it. Raises OutputError."""
+    try:
+        with _reading(store_root) as found:
+            return dict(found.get("fingerprint", {}))
+    except uri.UriNotFound as error:
+        raise OutputError(str(error)) from None
+
+
 def _past_run(run: Mapping[str, Any]) -> PastRun:
     given, values = run["config"], dict[str, Any]()
     for path, setting in RUN.settings.items():

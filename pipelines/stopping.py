@@ -73,13 +73,18 @@ class Stopping:
             _log.warning("the mark that ends a run can't be written", exc_info=True)
 
 
+def stopped(reason: str) -> RunStopped:
+    """What is said of a run that the same command continues."""
+    return RunStopped(f"{reason}: run the same command to go on")
+
+
 @contextmanager
-def store_failures() -> Iterator[None]:
-    """Raise RunStopped where the driver could not read or write the store."""
+def store_failures(make: Callable[[str], Exception] = stopped) -> Iterator[None]:
+    """Raise RunStopped, or what ``make`` makes of the message, where the driver could not read or write the store."""
     try:
         yield
     except uri.UriFailed as error:
-        raise RunStopped(f"{error}: run the same command to go on") from None
+        raise make(str(error)) from None
 
 
 class EachStep:

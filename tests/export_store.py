@@ -96,7 +96,7 @@ def make_store(root: str, photos: str, rows: list[dict[str, Any]] = ROWS, *, run
     told = {
         "fingerprint": {"steps": 4, "model_sha256": "0"},
         "earlier": [],
-        "runs": [{"run_id": run_id, "image_base": photos}],
+        "runs": [{"run_id": run_id, "image_base": photos, "config": {}}],
     }
     uri.write_bytes(uri.join(root, "run.json"), json.dumps(told).encode())
 

@@ -23,12 +23,12 @@ from omnigen_actor import store, uri
 from omnigen_actor.errors import ConfigError, OutputError
 from pipelines import lease
 from pipelines.config import InputConfig
+from pipelines.input_places import InputPlaces
 from pipelines.ledger import Ledger
 from pipelines.levels import read_part
 from pipelines.scores import stored
 from pipelines.scores.actor import ScoreBlocks
 from pipelines.scores.config import ScoreConfig, ScoreWorkers
-from pipelines.scores.inputs import InputPlaces
 from pipelines.scores.pictures import LOADED, LoadPictures
 from pipelines.scores.plan import Account, ScorePlan, plan_scores
 from pipelines.scores.prepared import Prepared, prepare

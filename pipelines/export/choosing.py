@@ -12,10 +12,10 @@ from omnigen_actor import store, uri
 from omnigen_actor.errors import OutputError
 from pipelines.export.examples import STAGED, published
 from pipelines.export.format import Format, Refusal
-from pipelines.export.origins import Origins
 from pipelines.export.score_columns import ScoreColumns
 from pipelines.export.selections import DEFAULT_SPLIT, Selection
 from pipelines.export.staging import Staging
+from pipelines.input_places import InputPlaces
 from pipelines.ledger import Ledger, digest
 from pipelines.stored import current_images
 
@@ -37,19 +37,19 @@ class Chosen:
 
 
 def choose(
-    origins: Origins, fmt: Format, selection: Selection | None, scores: ScoreColumns, staging: Staging
+    places: InputPlaces, fmt: Format, selection: Selection | None, scores: ScoreColumns, staging: Staging
 ) -> Chosen:
     """Put the chosen images into ``staging``. Raises OutputError, ConfigError."""
-    ledger = Ledger.load(origins.store_root)
+    ledger = Ledger.load(places.root)
     chosen = Chosen()
-    for images in current_images(origins.store_root, ledger):
+    for images in current_images(places.root, ledger):
         splits = selection.splits(images) if selection else [DEFAULT_SPLIT] * images.num_rows
         taken = images.filter(pa.array([split is not None for split in splits]))
-        staging.add(_staged(taken, [split for split in splits if split is not None], origins, fmt, scores))
+        staging.add(_staged(taken, [split for split in splits if split is not None], places, fmt, scores))
     if selection:
         chosen.left_out += [LeftOut(*key, _CHANGED) for key in selection.missing()]
     else:
-        chosen.left_out += [LeftOut(*key, _DOUBLED) for key in _torn(origins.store_root, ledger)]
+        chosen.left_out += [LeftOut(*key, _DOUBLED) for key in _torn(places.root, ledger)]
     staging.end()
     if not staging.num_rows and not chosen.left_out:
         raise OutputError("nothing to export: the store has no image, or the selection keeps none")
@@ -71,12 +71,12 @@ def _torn(store_root: str, ledger: Ledger) -> list[tuple[str, int]]:
     return sorted(found)
 
 
-def _staged(images: pa.Table, splits: list[str], origins: Origins, fmt: Format, scores: ScoreColumns) -> pa.Table:
+def _staged(images: pa.Table, splits: list[str], places: InputPlaces, fmt: Format, scores: ScoreColumns) -> pa.Table:
     rows: list[dict[str, Any]] = images.select(_READ).to_pylist()
     own = {
         "split": splits,
         "group": [fmt.group(row["task"], len(row["images"])) for row in rows],
-        "image_uris": [origins.resolve(row) for row in rows],
+        "image_uris": [places.uris(row) for row in rows],
         "input_references": [[published(text) for text in row["images"]] for row in rows],
         "input_sha256": [_as_many(row["image_sha256"], row["images"]) for row in rows],
         "output_sha256": [row["sha256"] for row in rows],

@@ -22,12 +22,11 @@ from pipelines.export.destination import MARKER, Destination
 from pipelines.export.examples import example_of
 from pipelines.export.figures import Figures, histograms
 from pipelines.export.format import File, Format, Loaded
-from pipelines.export.origins import settings_of
 from pipelines.export.plan import Plan
 from pipelines.export.read import ReadImages
 from pipelines.export.score_columns import ScoreColumns
 from pipelines.export.staging import Staging
-from pipelines.run_info import versions_of
+from pipelines.run_info import last_fingerprint, versions_of
 
 _PACKAGES = ("omnigen-batch", "pyarrow", "pillow")
 _SETTINGS = (
@@ -67,10 +66,11 @@ class Finishing:
         entries, index = self._tables(figures)
         samples = self._samples(figures, first)
         entries += self._sample_grid(samples)
+        known = last_fingerprint(self.read.store_root)
         facts = CardFacts(
             config=self.config,
             figures=figures,
-            made_with=settings_of(self.read.store_root, _SETTINGS),
+            made_with={name: known[name] for name in _SETTINGS if name in known},
             scores=self.scores.told,
             histograms=list(histograms(lambda: self._pages(figures), self.scores.fields)),
             samples=[one.example.task for one in samples],

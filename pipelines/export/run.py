@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from omnigen_actor import uri
-from omnigen_actor.errors import OutputError, RunStopped
+from omnigen_actor.errors import OutputError
 from pipelines import cluster
 from pipelines.config import WorkerConfig
 from pipelines.export import choosing, tables
@@ -24,14 +23,15 @@ from pipelines.export.destination import Destination, report_path, shard_path
 from pipelines.export.finishing import Finishing
 from pipelines.export.format import File
 from pipelines.export.formats import format_of
-from pipelines.export.origins import Origins
 from pipelines.export.plan import Plan, make_plan
 from pipelines.export.read import ReadImages
 from pipelines.export.score_columns import ScoreColumns
 from pipelines.export.selections import Selection
 from pipelines.export.shard import WriteShards, task_of
 from pipelines.export.staging import Staging
+from pipelines.input_places import InputPlaces
 from pipelines.locations import locate
+from pipelines.stopping import store_failures
 from pipelines.stored import open_store
 
 VERSION = 1
@@ -57,23 +57,23 @@ def export(location: str, output: str, config: ExportConfig, *, on_shards: OnSha
 
     Raises StartupError before a file is written, RunStopped after: the same call continues then.
     """
-    with _failures(OutputError):
+    with store_failures(OutputError):
         root = open_store(location)
         destination = Destination(locate(output, OutputError, "output "))
         _check_apart(root, destination.root)
-        origins = Origins.of(root, config.inputs)
-        read = ReadImages(root, config.inputs, origins.allowed(config.inputs))
+        places = InputPlaces.read(root, config.inputs.image_root)
+        read = ReadImages(root, config.inputs, places.allowed(config.inputs))
         selection = Selection.read(root, config.selection) if config.selection else None
         scores = ScoreColumns.read(root, config.score_names)
     fmt = format_of(config)
     with Staging(choosing.schema_of(scores)) as staging:
-        with _failures(OutputError):
-            chosen = choosing.choose(origins, fmt, selection, scores, staging)
+        with store_failures(OutputError):
+            chosen = choosing.choose(places, fmt, selection, scores, staging)
             told = _told(config, selection, scores, chosen)
             plan = make_plan(staging, config.shard_mib * _MIB, told, [field.name for field in scores.fields])
             is_new = destination.claim(plan.digest, replace=config.replace)
         if is_new:
-            with _failures(lambda message: RunStopped(f"{message}: run the same command to go on")):
+            with store_failures():
                 _make(WriteShards(destination, fmt, read), plan, staging, config, on_shards)
                 Finishing(
                     destination=destination,
@@ -87,14 +87,6 @@ def export(location: str, output: str, config: ExportConfig, *, on_shards: OnSha
                     version=VERSION,
                 ).finish()
         return Exported(root=destination.root, marker=destination.marker() or {}, is_new=is_new)
-
-
-@contextmanager
-def _failures(make: Callable[[str], Exception]) -> Iterator[None]:
-    try:
-        yield
-    except uri.UriFailed as error:
-        raise make(str(error)) from None
 
 
 def _check_apart(root: str, destination: str) -> None:

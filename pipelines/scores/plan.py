@@ -13,9 +13,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from omnigen_actor import uri
+from pipelines.input_places import InputPlaces
 from pipelines.ledger import Ledger
 from pipelines.plan_parts import PlanWriter
-from pipelines.scores.inputs import InputPlaces
 from pipelines.scores.pictures import PLANNED
 from pipelines.scores.prepared import Prepared
 from pipelines.scores.stored import PLAN, Keys, Scored, keys_of, scores_folder

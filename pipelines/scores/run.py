@@ -21,13 +21,13 @@ from omnigen_actor.allowed import Allowed
 from omnigen_actor.errors import ConfigError
 from pipelines import cluster, lease
 from pipelines.config import WorkerConfig
+from pipelines.input_places import InputPlaces
 from pipelines.ledger import Ledger
 from pipelines.levels import read_part
 from pipelines.run_info import new_run_id
 from pipelines.scores import stored
 from pipelines.scores.actor import ScoreBlocks
 from pipelines.scores.config import ScoreConfig
-from pipelines.scores.inputs import InputPlaces
 from pipelines.scores.near import near_duplicates
 from pipelines.scores.pictures import LoadPictures
 from pipelines.scores.plan import Account, ScorePlan, plan_scores

@@ -24,6 +24,7 @@ from pipelines.selection.options import SelectionConfig, check_name
 from pipelines.selection.scored import ScoreFiles, list_scores, schemas
 from pipelines.selection.terms import Kind
 from pipelines.selection.where import Where
+from pipelines.stopping import store_failures
 from pipelines.stored import current_images, open_store
 
 DUPLICATE_GROUP = "duplicate_group"
@@ -58,10 +59,8 @@ def select(
 ) -> Account:
     """Write the selection ``name`` of a store. Raises ConfigError, and OutputError for a store that can't be read."""
     check_name(name)
-    try:
+    with store_failures(OutputError):
         return _select(open_store(location), name, config, has_pairs=has_pairs, replace=replace)
-    except uri.UriFailed as error:
-        raise OutputError(str(error)) from None
 
 
 def _select(root: str, name: str, config: SelectionConfig, *, has_pairs: bool, replace: bool) -> Account:

@@ -50,7 +50,8 @@ class InputPlaces:
         return self.max_sides.get(run_id, GenerationConfig().max_input_image_size)
 
     def uris(self, record: Mapping[str, Any]) -> list[str]:
-        """Where the input images of a record are; ``row:`` references are images of the store.
+        """Where the input images of a record (``id``, ``images``, ``format``, ``run_id``) are; ``row:`` references are
+        images of the store.
 
         Raises ConfigError for a relative reference whose folder nobody has told.
         """
@@ -69,10 +70,10 @@ class InputPlaces:
     def _uri(self, text: str, record: Mapping[str, Any]) -> str:
         found = references.parse(text)
         if found:
-            return uri.join(self.root, store.image_key(*found, EXTENSIONS[record["format"]]))
+            return uri.join(self.root, store.image_key(*found, EXTENSIONS.get(record["format"], "")))
         base = self.image_root or self.bases.get(record["run_id"])
         if base is None:
-            if uri.is_local(text) and not local_path(text).is_absolute():
+            if is_relative(text):
                 raise ConfigError(
                     f"row {record['id']!r} has the input image {text!r}, and {store.RUN_KEY} does not say where such "
                     "names start: give --image-root"
@@ -82,3 +83,8 @@ class InputPlaces:
             return uri.resolve(text, base)
         except ValueError:  # it was read once; whatever it is now, reading it will say
             return text
+
+
+def is_relative(reference: str) -> bool:
+    """Whether a reference starts at some folder that it does not name itself."""
+    return uri.is_local(reference) and not local_path(reference).is_absolute()
