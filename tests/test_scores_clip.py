@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from omnigen_actor.checkpoint.cache import VARIABLE
 from omnigen_actor.errors import ConfigError, ModelError
 from pipelines.scores.clip import ClipScorer, open_clip, text_of
 from pipelines.scores.prepared import prepare
@@ -103,6 +104,22 @@ def test_weights_that_are_pickled_are_refused(model: Path, tmp_path: Path) -> No
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"no \*\.safetensors"):
         find_weights(str(folder))
+
+
+def test_a_model_with_whole_numbers_among_its_tensors_is_fetched_as_it_is(
+    model: Path, scorer: ClipScorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Published CLIPs have their indices of positions in the file."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "cache"))
+    folder = Path(shutil.copytree(model, tmp_path / "model"))
+    tensors = load_file(folder / "model.safetensors")
+    tensors["text_model.embeddings.position_ids"] = torch.arange(16)[None]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    one = picture(1, instruction="a red boat")
+    assert open_clip({"model": f"file://{folder}", "device": "cpu"})([one]) == scorer([one])
 
 
 def test_weights_that_are_cut_off_are_refused(model: Path, tmp_path: Path) -> None:

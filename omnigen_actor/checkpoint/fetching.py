@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from omnigen_actor import uri as uris
 from omnigen_actor.checkpoint.cache import VARIABLE, cache_folder
-from omnigen_actor.checkpoint.headers import read_header
+from omnigen_actor.checkpoint.headers import check_whole
 from omnigen_actor.errors import ModelError, first_line
 
 MODEL_FILES = ("*.json", "*.safetensors", "tokenizer/*")
@@ -173,11 +173,11 @@ def _read_block(stream: BinaryIO, begin: int, end: int) -> bytes:
 
 
 def _verify(label: str, folder: Path, files: dict[str, str]) -> None:
-    """A broken file does not stay, so that the next fetch takes it anew."""
+    """A broken file does not stay, so that the next fetch takes it anew. What its tensors may be, others know."""
     for file in files:
         if file.endswith(".safetensors"):
             try:
-                read_header(label, folder / file)
+                check_whole(label, folder / file)
             except ModelError:
                 (folder / file).unlink()
                 raise

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from omnigen_actor.checkpoint.reading import short
-from omnigen_actor.errors import ModelError
+from omnigen_actor.errors import ModelError, first_line
 
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """Bytes of one number of each dtype that weights may have."""
@@ -48,6 +48,17 @@ class Header:
 def num_elements(label: str, files: Iterable[Path]) -> int:
     """How many numbers these files hold. Raises ModelError."""
     return sum(tensor.num_elements for path in files for tensor in read_header(label, path).tensors)
+
+
+def check_whole(label: str, path: Path) -> None:
+    """Reads the header alone, of tensors of any type. Raises ModelError for a file that is cut short or none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy"):
+            pass
+    except SafetensorError as error:
+        raise ModelError(f"{label}: {short(path)} is no whole safetensors file ({first_line(error)})") from None
 
 
 def read_header(label: str, path: Path) -> Header:

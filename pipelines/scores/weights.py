@@ -13,6 +13,7 @@ from pathlib import Path
 from omnigen_actor import uri
 from omnigen_actor.checkpoint import digests
 from omnigen_actor.checkpoint.fetching import local_folder
+from omnigen_actor.checkpoint.headers import check_whole
 from omnigen_actor.errors import ModelError, first_line
 
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
@@ -58,15 +59,4 @@ def _check(label: str, files: list[Path]) -> None:
     if not weights:
         raise ModelError(f"{label} has no *.safetensors, and pickled weights are not read: choose one that has")
     for path in weights:
-        _check_whole(label, path)
-
-
-def _check_whole(label: str, path: Path) -> None:
-    """Reads the header alone. Scoring models may hold tensors of any type, such as indices of positions."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "numpy"):
-            pass
-    except SafetensorError as error:
-        raise ModelError(f"{label}: {path.name} is no whole safetensors file ({first_line(error)})") from None
+        check_whole(label, path)
