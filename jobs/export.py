@@ -55,13 +55,14 @@ def percent_left_out(done: Exported) -> float:
 def account(done: Exported) -> list[str]:
     """What came of the chosen images, line by line."""
     counts = done.marker["counts"]
+    counted, unit = ("pairs", "pairs") if done.marker["format"] == "pairs" else ("chosen", "images")
     lines = [
-        f"chosen {counts['num_chosen']} = exported {counts['num_images']} + left out {counts['num_left_out']}",
+        f"{counted} {counts['num_chosen']} = exported {counts['num_images']} + left out {counts['num_left_out']}",
         *(f"left out, {reason}: {number}" for reason, number in counts["left_out"].items()),
     ]
     for split, tasks in counts["splits"].items():
         told = ", ".join(f"{task} {number}" for task, number in tasks.items())
-        lines.append(f"{split}: {sum(tasks.values())} images" + (f": {told}" if told else ""))
+        lines.append(f"{split}: {sum(tasks.values())} {unit}" + (f": {told}" if told else ""))
     if counts["num_left_out"]:
         lines.append("left_out.parquet names each; once that is mended, --replace exports them all anew")
     if not done.is_new:

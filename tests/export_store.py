@@ -28,6 +28,9 @@ from pipelines.export.config import ExportConfig
 from pipelines.export.run import Exported, export
 from pipelines.fetch import FetchImages
 from pipelines.records import WriteRecords
+from pipelines.selection import splits
+from pipelines.selection.options import SelectionConfig
+from pipelines.selection.run import select
 
 RUN = "20260101T120000Z-0a0b0c"
 PHOTOS = ("street.jpg", "plain.jpg", "drawing.png", "glass.png", "map.bmp")
@@ -86,19 +89,22 @@ NUM_IMAGES = len(ROWS) - 1
 
 def make_store(root: str, photos: str, rows: list[dict[str, Any]] = ROWS, *, run_id: str = RUN) -> None:
     """Three batches, and a ``run.json`` that tells where relative references start."""
-    for number, batch in enumerate((rows[:5], rows[5:6], rows[6:])):
-        placed = [one | {"image_uris": [_place(root, photos, text) for text in one["images"]]} for one in batch]
-        fetched = FetchImages(InputConfig(), 64, Allowed((photos, root)))(pa.Table.from_pylist(placed, schema=PLAN))
-        actor = OmniGenActor(FakeEngine, store_root=root, run_id=run_id)
-        WriteRecords(root, run_id)(actor(fetched))
-        actor.close()
-        assert number < 3
+    for batch in (rows[:5], rows[5:6], rows[6:]):
+        make_batch(root, photos, batch, run_id)
     told = {
         "fingerprint": {"steps": 4, "model_sha256": "0"},
         "earlier": [],
         "runs": [{"run_id": run_id, "image_base": photos, "config": {}}],
     }
     uri.write_bytes(uri.join(root, "run.json"), json.dumps(told).encode())
+
+
+def make_batch(root: str, photos: str, rows: list[dict[str, Any]], run_id: str) -> None:
+    placed = [one | {"image_uris": [_place(root, photos, text) for text in one["images"]]} for one in rows]
+    fetched = FetchImages(InputConfig(), 64, Allowed((photos, root)))(pa.Table.from_pylist(placed, schema=PLAN))
+    actor = OmniGenActor(FakeEngine, store_root=root, run_id=run_id)
+    WriteRecords(root, run_id)(actor(fetched))
+    actor.close()
 
 
 def _place(root: str, photos: str, text: str) -> str:
@@ -125,6 +131,37 @@ def write_selection(root: Path, name: str, splits: dict[tuple[str, int], str | N
     )  # fmt: skip
     pq.write_table(pa.Table.from_pylist(rows, schema=types), folder / "selection.parquet")
     (folder / "selection.json").write_text('{"where": "any"}')
+
+
+MORE = [
+    row("red", "edit", "make it red", "street.jpg", sample=1),
+    row("red", "edit", "make it red", "street.jpg", sample=2),
+    row("blue", "edit", "make it blue", "plain.jpg", sample=1),
+    row("edges", "canny", "", "drawing.png", sample=1),
+    row("pair", "compose", both("Put together", 2), "glass.png", "map.bmp", sample=1),
+    row("a cat!", "text_to_image", "a cat, “quoted”", sample=1),
+]
+NUM_PAIRS = 1 + len(MORE)
+"""MORE, and the two boats."""
+
+
+def add_pairs(root: Path, photos: str) -> None:
+    """Further samples, a score of all, and the selection ``liked`` with pairs: the last sample of a row is chosen."""
+    make_batch(str(root), photos, MORE, RUN)
+    records = pq.read_table(root / "records").to_pylist()
+    write_scores(
+        root, "taste", taste={(one["id"], one["sample"]): one["sample"] / 4 for one in records if one["sha256"]}
+    )
+    config = SelectionConfig(by="taste", best=1, split=splits.parse("test=0.4"), seed=2)  # there are pairs in both
+    select(str(root), "liked", config, has_pairs=True)
+
+
+def of_format(image_format: str, root: Path, photos: str) -> dict[str, Any]:
+    """What an export of this format needs beside the store: pairs need some, and a selection."""
+    if image_format != "pairs":
+        return {}
+    add_pairs(root, photos)
+    return {"selection": "liked"}
 
 
 def write_scores(root: Path, name: str, **columns: dict[tuple[str, int], Any]) -> None:

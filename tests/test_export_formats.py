@@ -15,6 +15,7 @@ import yaml
 from PIL import Image
 
 from omnigen_actor import placeholders
+from pipelines.export.config import FORMATS
 from tests.export_store import (
     NUM_IMAGES,
     PHOTOS,
@@ -24,6 +25,7 @@ from tests.export_store import (
     here,
     make_photos,
     make_store,
+    of_format,
     opened,
     to_export,
     write_scores,
@@ -236,9 +238,14 @@ def test_files_load_as_an_image_folder(made: Path, exported: Export, load: Any) 
 # --- all ---
 
 
-@pytest.mark.parametrize("image_format", ["hf", "webdataset", "omnigen", "omnigen2", "files"])
-def test_no_file_tells_of_private_photographs_or_places(made: Path, exported: Export, image_format: str) -> None:
-    out = exported(image_format)
+@pytest.mark.parametrize("image_format", FORMATS)
+def test_no_file_tells_of_private_photographs_or_places(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image_format: str
+) -> None:
+    root, out = Path(shutil.copytree(made, tmp_path / "store")), tmp_path / "out"
+    settings = of_format(image_format, root, str(made.parent / "photos"))
+    with here(monkeypatch):
+        to_export(root, out, image_format, **settings)
     told = [path for path, data in files(out).items() if SECRET.encode() in data or str(made.parent).encode() in data]
     assert told == []
     assert SECRET.encode() in (made.parent / "photos" / "street.jpg").read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from omnigen_actor.placeholders import placeholder
 from omnigen_actor.tasks import TASKS
 from pipelines.config import InputConfig
 from pipelines.export.config import ExportConfig
-from pipelines.export.examples import STAGED, published
+from pipelines.export.examples import PAIRED, STAGED, published
 from pipelines.export.omnigen2 import OmniGen2
 from pipelines.export.plain_files import plain_extension
 from pipelines.export.plan import make_plan
@@ -190,12 +191,14 @@ def test_staging_gives_rows_in_any_order(monkeypatch: pytest.MonkeyPatch) -> Non
         assert staging.take(np.array([], np.int64)).num_rows == 0
 
 
-def plan_of(rows: list[dict[str, Any]], shard_bytes: int = 25, **told: Any) -> tuple[str, list[Any]]:
+def plan_of(
+    rows: list[dict[str, Any]], shard_bytes: int = 25, columns: Sequence[str] = (), **told: Any
+) -> tuple[str, list[Any]]:
     with Staging(STAGED) as staging:
         for row in rows:
             staging.add(staged(row))
         staging.end()
-        plan = make_plan(staging, shard_bytes, told)
+        plan = make_plan(staging, shard_bytes, told, columns)
         ids = [staging.take(numbers)["id"].to_pylist() for numbers in plan.rows]
     return plan.digest, [
         (one.split, one.group, one.index, one.count, held) for one, held in zip(plan.shards, ids, strict=True)
@@ -224,6 +227,16 @@ def test_the_plan_hangs_on_content_alone() -> None:
     assert plan_of(ROWS)[0] != plan_of(ROWS, format="hf")[0]
 
 
+def test_a_pair_is_as_large_as_two_images_and_another_one_is_another_plan() -> None:
+    pair = {"chosen_sample": 1, "chosen_key": "k", "chosen_sha256": "s", "rejected_for": "blank", "pair_margin": None}
+    rows = [{"id": "a"} | pair, {"id": "b"} | pair]
+    assert [held for *_, held in plan_of(rows)[1]] == [["a"], ["b"]]
+    assert [held for *_, held in plan_of([{"id": "a"}, {"id": "b"}])[1]] == [["a", "b"]]
+    for name, value in (("chosen_sha256", "other"), ("rejected_for", "burnt"), ("pair_margin", 0.5)):
+        other = [rows[0], rows[1] | {name: value}]
+        assert plan_of(other, columns=PAIRED.names)[0] != plan_of(rows, columns=PAIRED.names)[0]
+
+
 def test_a_large_plan_is_taken_some_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = plan_of(ROWS)
     monkeypatch.setattr("pipelines.export.plan._ROWS_AT_A_TIME", 2)
@@ -242,6 +255,8 @@ def test_a_large_plan_is_taken_some_rows_at_a_time(monkeypatch: pytest.MonkeyPat
         ({"scores": "clip,clip"}, "twice"),
         ({"shard_mib": 0}, "shard_mib=0"),
         ({"path_prefix": "/data"}, "omnigen2"),
+        ({"format": "pairs"}, "name one that has them"),
+        ({"format": "pairs", "selection": "good", "scores": "clip"}, "a pair has two images"),
     ],
 )
 def test_a_setting_out_of_its_limits_is_refused(values: dict[str, Any], problem: str) -> None:

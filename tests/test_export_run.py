@@ -24,6 +24,7 @@ from tests.export_store import (
     here,
     make_photos,
     make_store,
+    of_format,
     picture,
     to_export,
     write_scores,
@@ -79,9 +80,10 @@ def change_record(root: Path, row_id: str, **values: Any) -> None:
 def test_two_exports_are_the_same_bytes(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image_format: str
 ) -> None:
+    settings = of_format(image_format, root, str(tmp_path / "photos"))
     with here(monkeypatch, shard_bytes=SMALL):
-        first = to_export(root, tmp_path / "one", image_format)
-        to_export(root, tmp_path / "two", image_format)
+        first = to_export(root, tmp_path / "one", image_format, **settings)
+        to_export(root, tmp_path / "two", image_format, **settings)
     assert files(tmp_path / "one") == files(tmp_path / "two")
     assert first.is_new
 
@@ -90,8 +92,9 @@ def test_two_exports_are_the_same_bytes(
 def test_interrupted_and_continued_is_the_same_as_whole(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image_format: str
 ) -> None:
+    settings = of_format(image_format, root, str(tmp_path / "photos"))
     with here(monkeypatch, num_shards=2, shard_bytes=SMALL), pytest.raises(KeyboardInterrupt):
-        to_export(root, tmp_path / "one", image_format)
+        to_export(root, tmp_path / "one", image_format, **settings)
     assert (tmp_path / "one" / "plan").is_dir()
     assert not (tmp_path / "one" / "export.json").exists()
     done = {path: data for path, data in files(tmp_path / "one").items() if "report-" in path}
@@ -102,8 +105,8 @@ def test_interrupted_and_continued_is_the_same_as_whole(
 
         execute = run._execute
         monkeypatch.setattr(run, "_execute", lambda write, tasks: shards.extend(tasks) or execute(write, tasks))
-        to_export(root, tmp_path / "one", image_format)
-        to_export(root, tmp_path / "two", image_format)
+        to_export(root, tmp_path / "one", image_format, **settings)
+        to_export(root, tmp_path / "two", image_format, **settings)
     assert shards[0]["number"].to_pylist() == [2]
     assert files(tmp_path / "one") == files(tmp_path / "two")
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from omnigen_actor.errors import ConfigError
@@ -14,11 +15,22 @@ from pipelines.verify.report import Report
 from pipelines.verify.sets.check import verify_set
 from pipelines.verify.sets.config import SetConfig
 from tests.conftest import Bucket
-from tests.export_store import NUM_IMAGES, ROWS, here, make_photos, make_store, picture, to_export, write_selection
+from tests.export_store import (
+    NUM_IMAGES,
+    NUM_PAIRS,
+    ROWS,
+    here,
+    make_photos,
+    make_store,
+    of_format,
+    picture,
+    to_export,
+    write_selection,
+)
 from tests.verify_sets import FORMATS, copied, edit_lines, lines, rewrite_parquet, rewrite_tar, sealed, write_lines
 
 Exports = dict[str, Path]
-NUM_IN_FORMAT = dict.fromkeys(FORMATS, NUM_IMAGES) | {"omnigen2": NUM_IMAGES - 1}
+NUM_IN_FORMAT = dict.fromkeys(FORMATS, NUM_IMAGES) | {"omnigen2": NUM_IMAGES - 1, "pairs": NUM_PAIRS}
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +42,9 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
     splits: dict[tuple[str, int], str | None] = {(one["id"], one["sample"]): "train" for one in ROWS}
     write_selection(folder / "store", "good", splits | {("blue", 0): "test", ("v1.2", 0): "test"})
     with pytest.MonkeyPatch.context() as patch, here(patch, shard_bytes=40_000):
-        for image_format in FORMATS:
-            to_export(folder / "store", folder / image_format, image_format, selection="good")
+        for image_format in sorted(FORMATS, key=lambda one: one == "pairs"):  # it adds to the store
+            more = of_format(image_format, folder / "store", str(folder / "photos"))
+            to_export(folder / "store", folder / image_format, image_format, **{"selection": "good"} | more)
     return {image_format: folder / image_format for image_format in FORMATS}
 
 
@@ -237,6 +250,15 @@ def _other_input(root: Path) -> None:
     _series(root, lambda inputs: inputs[0].update(bytes=inputs[1]["bytes"]))
 
 
+def _input_gone_of_pairs(root: Path) -> None:
+    def pop(rows: list[dict[str, object]]) -> None:
+        for row in rows:
+            row["input_images"] = row["input_images"][1:]  # type: ignore[index]
+
+    for path in (root / "data").glob("*.parquet"):
+        rewrite_parquet(path, pop)
+
+
 def _other_id(root: Path) -> None:
     rewrite_parquet(_parquet(root), lambda rows: rows[0].update(id="another"))
 
@@ -251,6 +273,50 @@ def _bad_cell(root: Path) -> None:
 
 def _other_size(root: Path) -> None:
     rewrite_parquet(_parquet(root), lambda rows: rows[0].update(width=1024))
+
+
+def _swapped_preference(root: Path) -> None:
+    def swap(rows: list[dict[str, object]]) -> None:
+        rows[0]["chosen_image"], rows[0]["rejected_image"] = rows[0]["rejected_image"], rows[0]["chosen_image"]
+
+    rewrite_parquet(_parquet(root), swap)
+
+
+def _swapped_preference_and_digests(root: Path) -> None:
+    """Only the images themselves tell of it."""
+    _swapped_preference(root)
+
+    def swap(rows: list[dict[str, object]]) -> None:
+        rows[0]["chosen_sha256"], rows[0]["rejected_sha256"] = rows[0]["rejected_sha256"], rows[0]["chosen_sha256"]
+
+    rewrite_parquet(_parquet(root), swap)
+
+
+def _other_chosen(root: Path) -> None:
+    def swap(rows: list[dict[str, object]]) -> None:
+        other = next(one for one in rows if one["id"] != rows[0]["id"])
+        rows[0]["chosen_image"] = other["chosen_image"]
+
+    rewrite_parquet(_parquet(root), swap)
+
+
+def _bad_chosen(root: Path) -> None:
+    rewrite_parquet(_parquet(root), lambda rows: rows[0]["chosen_image"].update(bytes=b"no image"))
+
+
+def _bad_rejected(root: Path) -> None:
+    rewrite_parquet(_parquet(root), lambda rows: rows[0]["rejected_image"].update(bytes=b"no image"))
+
+
+def _no_chosen(root: Path) -> None:
+    rewrite_parquet(_parquet(root), lambda rows: rows[0].update(chosen_image=None))
+
+
+def _chosen_in_two_splits(root: Path) -> None:
+    """In the other split the rejected image of a row is one that was chosen in this one."""
+    (row,) = pq.read_table(_parquet(root)).slice(0, 1).to_pylist()
+    other = next((root / "data").glob("test-*.parquet"))
+    rewrite_parquet(other, lambda rows: rows[0].update(rejected_image=row["chosen_image"]))
 
 
 def _tar(root: Path, group: str = "text_to_image-0") -> Path:
@@ -323,6 +389,16 @@ PLANTED: list[tuple[str, Callable[[Path], None], str]] = [
     ("hf", _duplicate_id, "duplicate_id"),
     ("hf", _bad_cell, "image_undecodable"),
     ("hf", _other_size, "image_size"),
+    ("pairs", _swapped_preference, "image_sha256"),
+    ("pairs", _swapped_preference_and_digests, "mismatch"),
+    ("pairs", _other_chosen, "image_sha256"),
+    ("pairs", _bad_chosen, "image_undecodable"),
+    ("pairs", _bad_rejected, "image_undecodable"),
+    ("pairs", _no_chosen, "no_output"),
+    ("pairs", _chosen_in_two_splits, "in_two_splits"),
+    ("pairs", _input_gone_of_pairs, "mismatch"),
+    ("pairs", _duplicate_id, "duplicate_id"),
+    ("pairs", _no_features, "no_features"),
     ("webdataset", _cut_tar, "file_unreadable"),
     ("webdataset", _cut_tar_between_members, "file_unreadable"),
     ("webdataset", _apart, "split_sample"),

@@ -34,13 +34,12 @@ class CardFacts:
 
 def card(facts: CardFacts, fmt: Format) -> bytes:
     """README.md."""
+    has_pairs = facts.config.has_pairs
     header = yaml.safe_dump(_header(facts, fmt), sort_keys=False, allow_unicode=True)
-    parts = [f"---\n{header}---\n", "# Generated images\n", _contents(facts.figures)]
+    parts = [f"---\n{header}---\n", "# Generated images\n", _contents(facts.figures, has_pairs=has_pairs)]
     if facts.samples:
-        parts.append(
-            f"## Samples\n\n![samples]({SAMPLES})\n\nInputs and the image made of them, a line each: "
-            f"{', '.join(facts.samples)}.\n"
-        )
+        shown = "Inputs, the chosen image and the rejected one" if has_pairs else "Inputs and the image made of them"
+        parts.append(f"## Samples\n\n![samples]({SAMPLES})\n\n{shown}, a line each: {', '.join(facts.samples)}.\n")
     parts.append(f"## Loading\n\n{fmt.usage(facts.figures.shards)}\n" if facts.figures.shards else "")
     parts += [_made_with(facts), _scores(facts), _fill_in()]
     return "\n".join(part for part in parts if part).encode()
@@ -59,7 +58,7 @@ def _header(facts: CardFacts, fmt: Format) -> dict[str, Any]:
     return header | ({"configs": configs} if configs else {})
 
 
-def _contents(figures: Figures) -> str:
+def _contents(figures: Figures, *, has_pairs: bool) -> str:
     splits = list(figures.tasks)
     tasks = sorted({task for counted in figures.tasks.values() for task in counted})
     rows = [[task, *(str(figures.tasks[split][task]) for split in splits)] for task in tasks]
@@ -67,8 +66,9 @@ def _contents(figures: Figures) -> str:
     sizes = ", ".join(f"{size} ({count})" for size, count in figures.sizes.most_common(10))
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(figures.reasons.items()))
     left_out = f"\nLeft out: {len(figures.left_out)} ({reasons}); `left_out.parquet` names each.\n" if reasons else ""
+    unit = "preference pairs, of a chosen and a rejected image" if has_pairs else "images"
     return (
-        f"{figures.num_images} images, with {figures.num_inputs} input images. All of them were made by a model.\n\n"
+        f"{figures.num_images} {unit}, with {figures.num_inputs} input images. All of them were made by a model.\n\n"
         f"{_table(['task', *splits], [*rows, total])}\nSizes: {sizes or 'none'}.\n{left_out}"
     )
 
@@ -108,7 +108,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def sample_grid(lines: Sequence[Sequence[Image.Image]]) -> Image.Image:
-    """Inputs and the output of each example, a line each."""
+    """The images of each example, a line each."""
     for line in lines:
         for picture in line:
             picture.thumbnail((_MAX_SIDE_PX, _MAX_SIDE_PX))

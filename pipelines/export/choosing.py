@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 
 from omnigen_actor import store, uri
 from omnigen_actor.errors import OutputError
-from pipelines.export.examples import STAGED, published
+from pipelines.export.examples import PAIRED, STAGED, published
 from pipelines.export.format import Format, Refusal
 from pipelines.export.score_columns import ScoreColumns
-from pipelines.export.selections import DEFAULT_SPLIT, Selection
+from pipelines.export.selections import DEFAULT_SPLIT, Selection, no_pairs
 from pipelines.export.staging import Staging
 from pipelines.input_places import InputPlaces
 from pipelines.ledger import Ledger, digest
@@ -45,19 +45,20 @@ def choose(
     for images in current_images(places.root, ledger):
         splits = selection.splits(images) if selection else [DEFAULT_SPLIT] * images.num_rows
         taken = images.filter(pa.array([split is not None for split in splits]))
-        staging.add(_staged(taken, [split for split in splits if split is not None], places, fmt, scores))
+        pairs = selection.pairs(taken) if selection else no_pairs(taken.num_rows)
+        kept = [split for split in splits if split is not None]
+        staging.add(_staged(taken, kept, pairs, places=places, fmt=fmt, scores=scores))
     if selection:
-        chosen.left_out += [LeftOut(*key, _CHANGED) for key in selection.missing()]
+        chosen.left_out += [LeftOut(*one) for one in selection.left_out()]
     else:
         chosen.left_out += [LeftOut(*key, _DOUBLED) for key in _torn(places.root, ledger)]
     staging.end()
     if not staging.num_rows and not chosen.left_out:
-        raise OutputError("nothing to export: the store has no image, or the selection keeps none")
+        raise OutputError("nothing to export: the store has no image, or the selection keeps none or has no pair")
     return chosen
 
 
 _DOUBLED = Refusal("doubled", "the store has two records of it that contradict each other: run the manifest again")
-_CHANGED = Refusal("changed_since_selection", "the selection keeps it, and its image is another now, or gone")
 
 
 def _torn(store_root: str, ledger: Ledger) -> list[tuple[str, int]]:
@@ -71,7 +72,9 @@ def _torn(store_root: str, ledger: Ledger) -> list[tuple[str, int]]:
     return sorted(found)
 
 
-def _staged(images: pa.Table, splits: list[str], places: InputPlaces, fmt: Format, scores: ScoreColumns) -> pa.Table:
+def _staged(
+    images: pa.Table, splits: list[str], pairs: pa.Table, *, places: InputPlaces, fmt: Format, scores: ScoreColumns
+) -> pa.Table:
     rows: list[dict[str, Any]] = images.select(_READ).to_pylist()
     own = {
         "split": splits,
@@ -84,9 +87,9 @@ def _staged(images: pa.Table, splits: list[str], places: InputPlaces, fmt: Forma
     }
     columns = [
         pa.chunked_array([pa.array(own[name], kind.type)]) if name in own else images[name].cast(kind.type)
-        for name, kind in ((field.name, field) for field in STAGED)
+        for name, kind in ((field.name, field) for field in STAGED if field.name not in PAIRED.names)
     ]
-    return pa.table([*columns, *scores.of(images)], schema=schema_of(scores))
+    return pa.table([*columns, *pairs.columns, *scores.of(images)], schema=schema_of(scores))
 
 
 _READ = ["id", "task", "images", "image_sha256", "sha256", "format", "run_id", "finished_at"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from omnigen_actor.errors import ConfigError
 from pipelines.config import Checked, InputConfig, option
 
-FORMATS = ("hf", "webdataset", "omnigen", "omnigen2", "files")
+FORMATS = ("hf", "pairs", "webdataset", "omnigen", "omnigen2", "files")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """What a selection or a score may be called: they are folders."""
 
@@ -19,8 +19,8 @@ class ExportConfig(Checked):
 
     format: str = option(
         "hf",
-        "hf (Parquet with images in it), webdataset (tars), omnigen or omnigen2 (their training files), or files "
-        "(images and a table)",
+        "hf (Parquet with images in it), pairs (the same of preference pairs), webdataset (tars), omnigen or omnigen2 "
+        "(their training files), or files (images and a table)",
         choices=FORMATS,
     )
     selection: str | None = option(None, "name of a selection of the store; default: all images, as the split train")
@@ -49,10 +49,19 @@ class ExportConfig(Checked):
                 raise ConfigError(f"{what}={wrong!r}: a name has letters, digits, `.`, `_` and `-`")
         if len(set(self.score_names)) < len(self.score_names):
             raise ConfigError(f"scores={self.scores!r}: names one of them twice")
+        if self.has_pairs and self.selection is None:
+            raise ConfigError("format='pairs': its pairs are those of a selection; name one that has them: selection")
+        if self.has_pairs and self.scores is not None:
+            raise ConfigError(f"scores={self.scores!r}: a pair has two images; leave it out: pairs have their margin")
         if self.path_prefix is not None and self.format != "omnigen2":
             raise ConfigError(
                 f"path_prefix={self.path_prefix!r}: is for the format omnigen2, and this is {self.format}"
             )
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether a row is a pair of images: a chosen one and a rejected one."""
+        return self.format == "pairs"
 
     @property
     def score_names(self) -> list[str]:

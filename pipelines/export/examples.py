@@ -42,6 +42,17 @@ PROVENANCE = pa.schema(
 )
 """The columns that say where an image came from; names and types are the same in every format that has them."""
 
+PAIRED = pa.schema(
+    [
+        ("chosen_sample", pa.int32()),
+        ("chosen_key", pa.string()),  # its path inside the store
+        ("chosen_sha256", pa.string()),
+        ("rejected_for", pa.string()),
+        ("pair_margin", pa.float64()),
+    ]
+)
+"""Of preference pairs, whose rejected image is the Example: the one that was chosen instead. Null in other formats."""
+
 _OWN = [
     ("id", pa.string()),
     ("sample", pa.int32()),
@@ -57,7 +68,7 @@ _OWN = [
     ("width", pa.int32()),
     ("height", pa.int32()),
 ]
-STAGED = pa.schema([*_OWN, *PROVENANCE])
+STAGED = pa.schema([*_OWN, *PROVENANCE, *PAIRED])
 """A row of the plan; the columns of scores follow."""
 
 
@@ -69,9 +80,21 @@ class Input(NamedTuple):
     is_own: bool
 
 
+class Pair(NamedTuple):
+    """The columns of PAIRED."""
+
+    chosen_sample: int
+    chosen_key: str
+    chosen_sha256: str
+    rejected_for: str
+    margin: float | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One image with what it was made from. ``provenance`` has the columns of PROVENANCE."""
+    """One image with what it was made from. ``provenance`` has the columns of PROVENANCE. ``pair``: it is the rejected
+    image of one.
+    """
 
     id: str
     sample: int
@@ -87,6 +110,7 @@ class Example:
     height: int
     provenance: dict[str, Any]
     scores: dict[str, Any]
+    pair: Pair | None = None
 
 
 def example_of(row: dict[str, Any], score_names: Sequence[str] = ()) -> Example:
@@ -107,6 +131,7 @@ def example_of(row: dict[str, Any], score_names: Sequence[str] = ()) -> Example:
         height=row["height"],
         provenance={name: row[name] for name in PROVENANCE.names},
         scores={name: row[name] for name in score_names},
+        pair=Pair(*(row[name] for name in PAIRED.names)) if row.get("chosen_sample") is not None else None,
     )
 
 

@@ -127,9 +127,7 @@ class Finishing:
     def _sample_grid(self, samples: Sequence[Loaded]) -> list[Entry]:
         if not samples:
             return []
-        lines = [
-            [images.decode(file.data, max_pixels=_NO_LIMIT) for file in (*one.inputs, one.output)] for one in samples
-        ]
+        lines = [[images.decode(file.data, max_pixels=_NO_LIMIT) for file in one.images] for one in samples]
         return [self.destination.write(File(SAMPLES, images.encode(sample_grid(lines), "png")))]
 
     def _pages(self, figures: Figures) -> Iterator[pa.Table]:

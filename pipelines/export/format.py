@@ -45,11 +45,17 @@ class ImageFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """An example with its images in memory."""
+    """An example with its images in memory. ``chosen``: of its pair, if it has one."""
 
     example: Example
     inputs: tuple[ImageFile, ...]
     output: ImageFile
+    chosen: ImageFile | None = None
+
+    @property
+    def images(self) -> tuple[ImageFile, ...]:
+        """All of them: the inputs, the chosen one, the output."""
+        return (*self.inputs, *([self.chosen] if self.chosen else []), self.output)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from pipelines.export.format import Format
 from pipelines.export.hf import HuggingFace
 from pipelines.export.omnigen import OmniGen
 from pipelines.export.omnigen2 import OmniGen2
+from pipelines.export.pairs import Pairs
 from pipelines.export.webdataset import WebDataset
 
 
@@ -15,6 +16,7 @@ def format_of(config: ExportConfig) -> Format:
     """The format that the settings name."""
     formats: tuple[Format, ...] = (
         HuggingFace(),
+        Pairs(),
         WebDataset(),
         OmniGen(),
         OmniGen2(config.path_prefix or ""),

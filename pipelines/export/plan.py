@@ -32,6 +32,7 @@ _TOLD = (
     "input_references",
     "input_sha256",
 )
+_SIZED = ("split", "group", "num_bytes", "num_inputs", "chosen_sample")
 _ROWS_AT_A_TIME = 65536
 
 Numbers = npt.NDArray[np.int64]
@@ -46,19 +47,20 @@ class Plan:
     rows: tuple[Numbers, ...]
 
 
-def make_plan(staging: Staging, shard_bytes: int, told: dict[str, Any], scores: Sequence[str] = ()) -> Plan:
-    """``told``: all that the export's bytes hang on beside the rows and their ``scores``, which are columns.
+def make_plan(staging: Staging, shard_bytes: int, told: dict[str, Any], columns: Sequence[str] = ()) -> Plan:
+    """``told``: all that the export's bytes hang on beside the rows. ``columns``: which of theirs it hangs on, too.
 
-    A shard has images of about ``shard_bytes``; inputs, whose sizes nobody has recorded, count as much as the output.
+    A shard has images of about ``shard_bytes``; inputs, whose sizes nobody has recorded, count as much as the output,
+    and so does the chosen image of a pair.
     """
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     cuts = _Cuts(shard_bytes)
     for rows, numbers in _in_order(staging):
-        for row in rows.select([*_TOLD, *scores]).to_pylist():
+        for row in rows.select([*_TOLD, *columns]).to_pylist():
             digest.update(json.dumps(list(row.values()), ensure_ascii=False).encode())
-        sizes = zip(*(rows[name].to_pylist() for name in ("split", "group", "num_bytes", "num_inputs")), strict=True)
-        for number, (split, group, num_bytes, num_inputs) in zip(numbers.tolist(), sizes, strict=True):
-            cuts.add(number, (split, group), (num_bytes or 0) * (1 + num_inputs))
+        sizes = zip(*(rows[name].to_pylist() for name in _SIZED), strict=True)
+        for number, (split, group, num_bytes, num_inputs, chosen) in zip(numbers.tolist(), sizes, strict=True):
+            cuts.add(number, (split, group), (num_bytes or 0) * (1 + num_inputs + (chosen is not None)))
     return cuts.plan(digest.hexdigest())
 
 

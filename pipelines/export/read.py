@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from omnigen_actor import images, store, uri
 from omnigen_actor.allowed import Allowed
@@ -31,21 +32,24 @@ class ReadImages:
     allowed: Allowed
 
     def __call__(self, examples: Sequence[Example]) -> list[Loaded | Refusal]:
-        """Each example with its images, or why it is to be left out. An input that examples share is read once.
+        """Each example with its images, or why it is to be left out. What examples share is read once, but outputs.
 
         Raises UriFailed where the store itself can't be read.
         """
         with ThreadPoolExecutor(max(1, self.inputs.fetch_threads), thread_name_prefix="export") as pool:
-            distinct = list(dict.fromkeys(one for example in examples for one in example.inputs))
-            found = dict(zip(distinct, pool.map(self._input, distinct), strict=True))
-            outputs = pool.map(self._output, examples)
+            inputs = list(dict.fromkeys(one for example in examples for one in example.inputs))
+            chosen = list(dict.fromkeys(_chosen(example) for example in examples if example.pair))
+            found: dict[Input | _Output, ImageFile | Refusal] = {}
+            found |= zip(inputs, pool.map(self._input, inputs), strict=True)
+            found |= zip(chosen, pool.map(self._output, chosen), strict=True)
+            outputs = pool.map(self._output, map(_output, examples))
             return [_joined(example, found, output) for example, output in zip(examples, outputs, strict=True)]
 
-    def _output(self, example: Example) -> ImageFile | Refusal:
-        key = example.output_key
-        if key != store.image_key(example.id, example.sample, images.EXTENSIONS.get(example.image_format, "")):
+    def _output(self, wanted: _Output) -> ImageFile | Refusal:
+        key = wanted.key
+        if key not in (store.image_key(wanted.id, wanted.sample, extension) for extension in wanted.extensions):
             return Refusal("bad_key", f"its record names {key!r}, which is not its place")
-        return self._own(Input(uri.join(self.store_root, key), example.sha256, is_own=True), "image")
+        return self._own(Input(uri.join(self.store_root, key), wanted.sha256, is_own=True), "image")
 
     def _input(self, wanted: Input) -> ImageFile | Refusal:
         if wanted.is_own:
@@ -77,6 +81,27 @@ class ReadImages:
         return ImageFile(data=data, extension=f".{key.rpartition('.')[2]}", sha256=wanted.sha256, key=key)
 
 
+class _Output(NamedTuple):
+    """An image that was made: by its key, which is that of its id and sample with one of the ``extensions``."""
+
+    id: str
+    sample: int
+    key: str
+    sha256: str
+    extensions: tuple[str, ...]
+
+
+def _output(example: Example) -> _Output:
+    extension = images.EXTENSIONS.get(example.image_format, "")
+    return _Output(example.id, example.sample, example.output_key, example.sha256, (extension,))
+
+
+def _chosen(example: Example) -> _Output:
+    assert example.pair
+    sample, key, sha256, *_ = example.pair
+    return _Output(example.id, sample, key, sha256, tuple(images.EXTENSIONS.values()))
+
+
 class _Other(ValueError):  # noqa: N818
     """A file whose bytes are not those that the record tells of."""
 
@@ -103,14 +128,21 @@ def _reason(error: Exception) -> str:
             return "input_unreadable"
 
 
-def _joined(example: Example, found: dict[Input, ImageFile | Refusal], output: ImageFile | Refusal) -> Loaded | Refusal:
+def _joined(
+    example: Example, found: dict[Input | _Output, ImageFile | Refusal], output: ImageFile | Refusal
+) -> Loaded | Refusal:
     inputs = []
     for wanted in example.inputs:
         one = found[wanted]
         if isinstance(one, Refusal):
             return one
         inputs.append(one)
-    return output if isinstance(output, Refusal) else Loaded(example=example, inputs=tuple(inputs), output=output)
+    if isinstance(output, Refusal):
+        return output
+    chosen = found[_chosen(example)] if example.pair else None
+    if isinstance(chosen, Refusal):
+        return chosen
+    return Loaded(example=example, inputs=tuple(inputs), output=output, chosen=chosen)
 
 
 def publish(data: bytes, max_pixels: int) -> ImageFile:

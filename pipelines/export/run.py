@@ -20,9 +20,11 @@ from pipelines.config import WorkerConfig
 from pipelines.export import choosing, tables
 from pipelines.export.config import ExportConfig
 from pipelines.export.destination import Destination, report_path, shard_path
+from pipelines.export.examples import PAIRED
 from pipelines.export.finishing import Finishing
 from pipelines.export.format import File
 from pipelines.export.formats import format_of
+from pipelines.export.paired import read_pairs
 from pipelines.export.plan import Plan, make_plan
 from pipelines.export.read import ReadImages
 from pipelines.export.score_columns import ScoreColumns
@@ -63,14 +65,15 @@ def export(location: str, output: str, config: ExportConfig, *, on_shards: OnSha
         _check_apart(root, destination.root)
         places = InputPlaces.read(root, config.inputs.image_root)
         read = ReadImages(root, config.inputs, places.allowed(config.inputs))
-        selection = Selection.read(root, config.selection) if config.selection else None
+        selection = _selection(root, config)
         scores = ScoreColumns.read(root, config.score_names)
     fmt = format_of(config)
     with Staging(choosing.schema_of(scores)) as staging:
         with store_failures(OutputError):
             chosen = choosing.choose(places, fmt, selection, scores, staging)
             told = _told(config, selection, scores, chosen)
-            plan = make_plan(staging, config.shard_mib * _MIB, told, [field.name for field in scores.fields])
+            columns = PAIRED.names if config.has_pairs else [field.name for field in scores.fields]
+            plan = make_plan(staging, config.shard_mib * _MIB, told, columns)
             is_new = destination.claim(plan.digest, replace=config.replace)
         if is_new:
             with store_failures():
@@ -87,6 +90,12 @@ def export(location: str, output: str, config: ExportConfig, *, on_shards: OnSha
                     version=VERSION,
                 ).finish()
         return Exported(root=destination.root, marker=destination.marker() or {}, is_new=is_new)
+
+
+def _selection(root: str, config: ExportConfig) -> Selection | None:
+    if config.selection is None:
+        return None
+    return read_pairs(root, config.selection) if config.has_pairs else Selection.read(root, config.selection)
 
 
 def _check_apart(root: str, destination: str) -> None:

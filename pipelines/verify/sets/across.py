@@ -32,17 +32,18 @@ class Across:
 
     def add(self, checked: Checked) -> None:
         """One more row."""
-        row, output = checked.member, checked.output
+        row = checked.member
         place = (self._splits.number(row.split), self._files.number(row.file), row.number)
         if row.id is not None:
             self._ids.add(f"{row.id}#{row.sample}".encode(errors="surrogatepass"), place)
         if checked.output_path is not None:
             self._paths.add(checked.output_path.encode(errors="surrogatepass"), place)
-        if output and (key := output.pixels or (output.sha256 and output.sha256.encode())):
-            self._outputs.add(key, place)
-        if output and output.phash is not None:
-            self._hashes.append(output.phash)
-            self._hashed.add(output.pixels or b"", place)
+        for output in filter(None, (checked.output, checked.chosen)):
+            if key := output.pixels or (output.sha256 and output.sha256.encode()):
+                self._outputs.add(key, place)
+            if output.phash is not None:
+                self._hashes.append(output.phash)
+                self._hashed.add(output.pixels or b"", place)
 
     def findings(self) -> Iterator[Finding]:
         """What rows have in common."""

@@ -8,9 +8,13 @@ from typing import Any
 
 from pipelines.verify.sets.member import Member, Picture, Style
 
+CHOSEN, REJECTED = "chosen_image", "rejected_image"
+"""Of a preference pair. The rejected image is its output: no other row has it."""
+
 OUTPUTS = (
     *("output_image", "output_image_file_name", "output_images", "output", "edited_image", "edited", "target_image"),
     *("target_img", "target", "edited_file_name", "image_file_name", "file_name", "image", "jpg", "png", "webp"),
+    REJECTED,
 )
 INPUTS = (
     *("input_images", "input_images_file_names", "input_image", "input_image_file_name", "input", "source_image"),
@@ -19,7 +23,7 @@ INPUTS = (
 _INSTRUCTIONS = ("instruction", "edit_prompt", "edit_instruction", "instruction_en", "edit", "caption", "text", "txt")
 _IDS = ("id", "key", "__key__", "uid")
 _TASKS = ("task", "task_type", "edit_type")
-_TOLD = ("output_sha256", "input_sha256", "width", "height")
+_TOLD = ("output_sha256", "input_sha256", "width", "height", "chosen_sample", "chosen_sha256")
 
 
 def first_of(wanted: Iterable[str], names: Iterable[str]) -> str | None:
@@ -49,6 +53,8 @@ def paths(value: Any) -> tuple[Picture, ...]:
 def texts(cells: Mapping[str, Any]) -> dict[str, Any]:
     """What a Member has beside its images, from a row's cells."""
     row_id = _cell(cells, _IDS)
+    if "rejected_sample" in cells:
+        cells = {**cells, "sample": cells["rejected_sample"], "output_sha256": cells.get("rejected_sha256")}
     sample = cells.get("sample")
     told = {name: _unpacked(cells[name]) for name in _TOLD if cells.get(name) is not None}
     return {

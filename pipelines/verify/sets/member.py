@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -41,7 +41,8 @@ class Picture:
 class Member:
     """One row. ``number`` counts the rows of ``file`` from 1. ``told``: its other cells, by our own names.
 
-    ``base``: the folder of the set that its paths start at.
+    ``base``: the folder of the set that its paths start at. ``chosen``: the better image of a preference pair, whose
+    rejected one is the output.
     """
 
     file: str
@@ -50,6 +51,7 @@ class Member:
     style: Style
     inputs: tuple[Picture, ...]
     output: Picture | None
+    chosen: Picture | None = None
     base: str = ""
     id: str | None = None
     sample: int = 0
@@ -62,6 +64,19 @@ class Member:
     def key(self) -> str:
         """Where it is, for a person."""
         return f"{self.file}:{self.number}"
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether it says that it has a chosen image."""
+        return self.chosen is not None or "chosen_sha256" in self.told
+
+    def with_chosen(self) -> Member:
+        """The row of the chosen image of a pair."""
+        sample = self.told.get("chosen_sample")
+        told = {name: value for name, value in self.told.items() if name != "output_sha256"}
+        if "chosen_sha256" in told:
+            told["output_sha256"] = told["chosen_sha256"]
+        return replace(self, output=self.chosen, sample=sample if isinstance(sample, int) else 0, told=told)
 
     @property
     def text(self) -> str:

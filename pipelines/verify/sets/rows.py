@@ -26,6 +26,7 @@ class Checked:
     member: Member
     faults: tuple[Fault, ...]
     output: Facts | None
+    chosen: Facts | None
     output_path: str | None
     num_good: int
     num_bytes: int
@@ -51,15 +52,31 @@ class CheckRow:
             faults += pairing_faults(member, output, inputs)
             if not self.is_ours and is_copy(output, inputs):
                 faults.append(Fault(FindingKind.COPY_THROUGH, "its output has the very pixels of an input"))
-        good = [one for one in (output, *inputs) if one]
+        chosen = self._chosen(member, faults, inputs)
+        good = [one for one in (output, chosen, *inputs) if one]
         return Checked(
             member=member,
             faults=tuple(faults),
             output=output,
+            chosen=chosen,
             output_path=path,
             num_good=len(good),
             num_bytes=sum(one.num_bytes for one in good),
         )
+
+    def _chosen(self, member: Member, faults: list[Fault], inputs: list[Facts | None]) -> Facts | None:
+        """What the chosen image of a pair is; what is wrong with it and not with the row joins the others."""
+        if not member.is_pair:
+            return None
+        own: list[Fault] = []
+        row = member.with_chosen()
+        if row.output is None:
+            own.append(Fault(FindingKind.NO_OUTPUT, "it has none"))
+        chosen, _ = self._see(row, row.output, own, is_output=True)
+        if chosen:
+            own += [*output_faults(row, chosen), *pairing_faults(row, chosen, inputs)]
+        faults += [Fault(one.kind, f"the chosen image: {one.message}") for one in own if one not in faults]
+        return chosen
 
     def _see(
         self, member: Member, picture: Picture | None, faults: list[Fault], *, is_output: bool

@@ -135,6 +135,7 @@ def _export(root: str, marker: Mapping[str, Any], findings: tuple[Finding, ...])
 
 _FORMATS = {
     "hf": (Rows.PARQUET, Style.NUMBERED, r"data/[^/]+\.parquet"),
+    "pairs": (Rows.PARQUET, Style.NUMBERED, r"data/[^/]+\.parquet"),
     "webdataset": (Rows.TAR, Style.NUMBERED, r"[^/]+/[^/]+\.tar"),
     "omnigen": (Rows.JSONL, Style.NUMBERED, r"[^/]+\.jsonl"),
     "omnigen2": (Rows.JSONL, Style.PLAIN, r"[^/]+\.jsonl"),

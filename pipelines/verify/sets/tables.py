@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from omnigen_actor import uri
 from omnigen_actor.errors import first_line
 from pipelines.verify.findings import Finding, FindingKind
-from pipelines.verify.sets.columns import member, split_roles
+from pipelines.verify.sets.columns import CHOSEN, REJECTED, member, split_roles
 from pipelines.verify.sets.member import Member, Picture, Read
 from pipelines.verify.sets.source import RowsFile
 
@@ -55,13 +55,15 @@ def _member(file: RowsFile, number: int, cells: dict[str, Any], images: list[str
     if not images:
         base = file.folder if any(name.endswith(("file_name", "file_names")) for name in cells) else ""
         return member(cells, base=base, **known)
-    inputs, output = split_roles([name for name in images if name in cells])
-    pictures = {name: _pictures(name, cells.pop(name)) for name in (*inputs, *filter(None, [output]))}
-    outputs = pictures[output] if output else ()
+    chosen = CHOSEN if CHOSEN in cells and REJECTED in images else None
+    inputs, output = split_roles([name for name in images if name in cells and name != chosen])
+    pictures = {name: _pictures(name, cells.pop(name)) for name in (*inputs, *filter(None, [output, chosen]))}
+    outputs, better = (pictures[name] if name else () for name in (output, chosen))
     return member(
         cells,
         inputs=tuple(one for name in inputs for one in pictures[name]),
         output=outputs[0] if outputs else None,
+        chosen=better[0] if better else None,
         **known,
     )
 
