@@ -32,11 +32,31 @@ def test_the_wrong_prompt_has_the_same_inputs_and_asks_for_something_else() -> N
     rows = {row["id"]: row for row in ALL.manifest()}
     prompts = {row.id: row.sample.prompt() for row in ALL.rows()}
     for row_id, prompt in prompts.items():
+        if row_id.startswith("in_context"):
+            continue
         wrong = rows[f"{row_id}-wrong-prompt"]
         assert wrong["images"] == rows[f"{row_id}-{RIGHT}"]["images"]
         assert wrong["instruction"] != prompt
         assert wrong["task"] == "custom"
     assert rows["canny-000000-wrong-prompt"]["instruction"] != rows["canny-000000-wrong-prompt"]["task"]
+
+
+def test_in_context_the_wrong_prompt_is_an_example_of_another_relation_before_the_same_picture() -> None:
+    questions = Questions(world=SMALL, tasks=("in_context",), num_samples=30, seed=9)
+    relations = {row.images[:2]: row.sample.facts["relation"] for row in questions.rows()}
+    rows = {row["id"]: row for row in questions.manifest()}
+    for asked in questions.rows():
+        wrong, right = (rows[f"{asked.id}-{variant}"] for variant in ("wrong-prompt", RIGHT))
+        assert wrong["images"][2:] == right["images"][2:]
+        assert relations[tuple(wrong["images"][:2])] != asked.sample.facts["relation"]
+        assert wrong["task"] == "in_context"
+
+
+def test_in_context_without_another_relation_the_prompt_is_wrong() -> None:
+    questions = Questions(world=SMALL, tasks=("in_context",), num_samples=1, seed=9)
+    right, wrong, _ = questions.manifest()
+    assert wrong["images"] == right["images"]
+    assert (right["task"], wrong["task"]) == ("in_context", "custom")
 
 
 def test_the_same_questions_are_asked_every_time() -> None:

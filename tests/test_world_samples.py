@@ -17,7 +17,7 @@ import pytest
 from omnigen_actor import placeholders
 from omnigen_actor.errors import ConfigError
 from omnigen_actor.tasks import DEFAULT_TASKS, TASKS
-from pipelines.world import captions, in_context, truth
+from pipelines.world import captions, truth
 from pipelines.world.edits import EDITS
 from pipelines.world.figure import COVERS
 from pipelines.world.pictures import DEGRADATION_OF_TASK
@@ -363,7 +363,7 @@ def test_the_answer_in_context_is_made_as_the_example_is(world: World) -> None:
             assert np.array_equal(example_out, picture(world, recoloured))
             assert [thing.colour for thing in sample.scene.things] == [colour]
         assert not np.array_equal(query, sample.output)
-    assert found == set(in_context.RELATIONS)
+    assert found == set(world.relations)
 
 
 def test_a_task_that_the_world_has_not_is_refused_with_those_it_has() -> None:

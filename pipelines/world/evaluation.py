@@ -2,7 +2,8 @@
 
 Fresh samples become a manifest, the pipeline makes their pictures, and each is scored against its truth. Controls:
 
-wrong prompt   the same inputs with the prompt of another sample, or of another task where a task has but one prompt
+wrong prompt   the same inputs with the prompt of another sample, or of another task where a task has but one prompt;
+               in context, where the example says what to do and no word does, with the example of another sample
 unguided       without guidance: what the guidance branches bring
 copy           the first input itself, for tasks that have one
 ceiling        the right picture, encoded and decoded: what the autoencoder leaves possible
@@ -28,7 +29,7 @@ from pipelines.world.sample import Sample
 from pipelines.world.samples import make_sample
 from pipelines.world.scores import Mean, Scores, score, summarise
 from pipelines.world.shapes import Array
-from pipelines.world.source import Row, manifest_row, rows
+from pipelines.world.source import Row, input_names, manifest_row, rows
 
 RIGHT, WRONG, UNGUIDED, COPY, CEILING = "right", "wrong prompt", "unguided", "copy", "ceiling"
 GENERATED = (RIGHT, WRONG, UNGUIDED)
@@ -64,8 +65,20 @@ class Questions:
         if variant == UNGUIDED:
             return {"guidance_scale": 1.0, "img_guidance_scale": 1.0}
         if variant == WRONG:
-            return {"task": "custom", "instruction": self.wrong_prompt(sample, index)}
+            example = self.wrong_example(sample, index) if sample.task == "in_context" else None
+            return example or {"task": "custom", "instruction": self.wrong_prompt(sample, index)}
         return {}
+
+    def wrong_example(self, sample: Sample, index: int) -> dict[str, Any] | None:
+        """The images of a sample with an example that shows another relation; None where no sample has one."""
+        num_inputs = len(sample.inputs)
+        for further in range(1, self.num_samples):
+            other = (index + further) % self.num_samples  # of those whose pictures there are
+            facts = make_sample(self.world, sample.task, self.seed, other).facts
+            if facts["relation"] != sample.facts["relation"]:
+                names = input_names(sample.task, other, num_inputs)
+                return {"images": [*names[:-1], input_names(sample.task, index, num_inputs)[-1]]}
+        return None
 
     def wrong_prompt(self, sample: Sample, index: int) -> str:
         """The prompt of another sample with as many inputs, which asks for something else."""

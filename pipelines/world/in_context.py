@@ -13,13 +13,13 @@ from pipelines.world.sampling import other, scene_with_person, scene_with_things
 from pipelines.world.scene import Scene
 from pipelines.world.shapes import Array
 
-RELATIONS = ("edges", "depth", "pose", "grey", "background", "recolour")
-"""What an example may show. A background or a thing takes the same colour in the example and in the answer."""
-
 
 def in_context(world: World, task: str, rng: Rng) -> Sample:
-    """Three pictures; to the third what the second is to the first."""
-    relation = pick(rng, RELATIONS)
+    """Three pictures; to the third what the second is to the first.
+
+    A background or a thing takes the same colour in the example and in the answer.
+    """
+    relation = pick(rng, world.relations)
     colour = pick(rng, world.background_names if relation == "background" else world.colour_names)
     (example, shown, _), (query, answer, scene) = (_pair(world, rng, relation, colour) for _ in range(2))
     source, example_in = example

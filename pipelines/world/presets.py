@@ -20,9 +20,9 @@ class World:
 
     ``size`` is the side of all pictures in pixels. ``counts`` are the numbers of things that a scene may have; one that
     is there twice is twice as likely. ``sizes`` are names with radii, ``places`` names with centres (x, y), ``columns``
-    where a person stands, with x. ``max_shift``, ``max_growth`` and ``max_tilt`` bound what no words tell of a thing:
-    how far it is from the centre of its place, by what share its radius differs, how it is turned; ``max_swing`` does
-    so for a person's limbs.
+    where a person stands, with x; ``relations`` are what an example may show (``in_context``). ``max_shift``,
+    ``max_growth`` and ``max_tilt`` bound what no words tell of a thing: how far it is from the centre of its place, by
+    what share its radius differs, how it is turned; ``max_swing`` does so for a person's limbs.
     Raises ConfigError for another size, or where a thing and a background have a colour's name in common.
     """
 
@@ -35,6 +35,7 @@ class World:
     backgrounds: tuple[tuple[str, Rgb], ...]
     places: tuple[tuple[str, tuple[float, float]], ...]
     columns: tuple[tuple[str, float], ...]
+    relations: tuple[str, ...]
     arm_poses: tuple[str, ...]
     leg_poses: tuple[str, ...]
     skin: Rgb
@@ -111,6 +112,7 @@ SMALL = World(
     backgrounds=_BACKGROUNDS,
     places=_PLACES,
     columns=(("left", 0.3), ("center", 0.5), ("right", 0.7)),
+    relations=("edges", "depth", "pose", "grey", "background"),
     arm_poses=("arms down", "arms up", "arms out", "left arm up", "right arm up"),
     leg_poses=("legs together", "legs apart", "left leg up"),
     skin=(105, 62, 40),
@@ -129,6 +131,7 @@ FULL = replace(
     shapes=(*SMALL.shapes, "star", "cross"),
     colours=(*_SIX_COLOURS, ("purple", (150, 70, 190)), ("orange", (235, 120, 25))),
     textures=("plain", "striped", "dotted"),
+    relations=(*SMALL.relations, "recolour"),
     max_tilt=15.0,
 )
 """More of everything."""

@@ -53,13 +53,22 @@ def rows(world: World, tasks: Sequence[str], num_rows: int, seed: int, image_for
         task = tasks[turn]
         index = turns * tasks.count(task) + tasks[:turn].count(task)
         sample = make_sample(world, task, seed, index)
-        stem, extension = f"images/{task}/{index:06d}", EXTENSIONS[image_format]
+        extension = EXTENSIONS[image_format]
         yield Row(
             id=f"{task}-{index:06d}",
             sample=sample,
-            images=tuple(f"{stem}-{number}{extension}" for number in range(1, len(sample.inputs) + 1)),
-            output=f"{stem}-output{extension}",
+            images=input_names(task, index, len(sample.inputs), extension),
+            output=f"{_stem(task, index)}-output{extension}",
         )
+
+
+def input_names(task: str, index: int, num_inputs: int, extension: str = ".png") -> tuple[str, ...]:
+    """What the input pictures of a task's sample are called, relative to the output."""
+    return tuple(f"{_stem(task, index)}-{number}{extension}" for number in range(1, num_inputs + 1))
+
+
+def _stem(task: str, index: int) -> str:
+    return f"images/{task}/{index:06d}"
 
 
 def write_world(
