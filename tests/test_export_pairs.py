@@ -220,7 +220,9 @@ def test_the_card_the_samples_and_the_account_are_of_pairs(
     assert shown[0] == f"pairs {NUM_PAIRS} = exported {NUM_PAIRS} + left out 0"
     assert [line.split()[2] for line in shown[1:3]] == ["pairs:", "pairs:"]
     text = (out / "README.md").read_text()
-    assert f"{NUM_PAIRS} preference pairs, of a chosen and a rejected image, with 6 input images." in text
+    assert (
+        f"{NUM_PAIRS} preference pairs of a chosen and a rejected image, made by a model, with 6 input images." in text
+    )
     assert "Inputs, the chosen image and the rejected one, a line each: canny, compose, edit, text_to_image." in text
     assert '["chosen_image"]' in text
     assert "--format pairs --selection liked" in text

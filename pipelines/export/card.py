@@ -66,9 +66,9 @@ def _contents(figures: Figures, *, has_pairs: bool) -> str:
     sizes = ", ".join(f"{size} ({count})" for size, count in figures.sizes.most_common(10))
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(figures.reasons.items()))
     left_out = f"\nLeft out: {len(figures.left_out)} ({reasons}); `left_out.parquet` names each.\n" if reasons else ""
-    unit = "preference pairs, of a chosen and a rejected image" if has_pairs else "images"
+    unit = "preference pairs of a chosen and a rejected image" if has_pairs else "images"
     return (
-        f"{figures.num_images} {unit}, with {figures.num_inputs} input images. All of them were made by a model.\n\n"
+        f"{figures.num_images} {unit}, made by a model, with {figures.num_inputs} input images.\n\n"
         f"{_table(['task', *splits], [*rows, total])}\nSizes: {sizes or 'none'}.\n{left_out}"
     )
 
