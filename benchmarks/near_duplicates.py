@@ -2,9 +2,8 @@
 
 Hashes as `pipelines.scores.hamming` gets them: nine of ten drawn evenly, the others planted: copies in clusters of two
 to nine, each with up to RADIUS bits changed of the first; 100 000 equal ones, as blank pictures are. Each round is a
-process of its own with one thread, which tells its seconds and its peak. Two kinds: `even` bits, and `uneven` ones, of
-which a half is 1 in one of eight: hashes then crowd together (and at a radius of 10 nearly all are one group). `--faiss
-N` also times faiss on N even hashes, where it is installed: IndexBinaryMultiHash, set so that it is exact at 4 bits.
+process of its own with `--threads`, which tells its seconds and its peak. Two kinds: `even` bits, and `uneven` ones, of
+which a half is 1 in one of eight: hashes then crowd together (and at a radius of 10 nearly all are one group).
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,6 @@ RUNS = ["even:4", "uneven:4", "even:10"]
 EQUAL_SHARE = 0.1
 PLANTED_SHARE = 0.1
 LARGEST_CLUSTER = 9
-FAISS_RADIUS = 4
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 def main() -> None:
@@ -43,19 +41,22 @@ def main() -> None:
     parser.add_argument("--hashes", type=int, default=1_000_000)
     parser.add_argument("--runs", nargs="+", default=RUNS, metavar="KIND:RADIUS", help=" ".join(RUNS))
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--faiss", type=int, default=0, metavar="N", help="compare with faiss on N hashes (no)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the figures as JSON")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--in-child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.in_child:
         kind, radius = options.runs[0].split(":")
         print(json.dumps(measure(options.hashes, int(radius), kind)))
         return
-    found = [run_child(options.hashes, run) for _ in range(options.rounds) for run in options.runs]
-    result: dict[str, Any] = {"hashes": options.hashes, "load": list(os.getloadavg()), "runs": found}
-    if options.faiss:
-        result["faiss"] = compare(options.faiss)
-        print(json.dumps(result["faiss"]))
+    found = [run_child(options.hashes, run, options.threads) for _ in range(options.rounds) for run in options.runs]
+    result: dict[str, Any] = {
+        "hashes": options.hashes,
+        "threads": options.threads,
+        "faiss": version("faiss-cpu"),
+        "load": list(os.getloadavg()),
+        "runs": found,
+    }
     for run in options.runs:
         same = [one for one in found if one["run"] == run]
         seconds, cpu_s = (statistics.median(one[key] for one in same) for key in ("seconds", "cpu_s"))
@@ -64,10 +65,11 @@ def main() -> None:
     report.save(options.output, result)
 
 
-def run_child(num_hashes: int, run: str) -> dict[str, Any]:
+def run_child(num_hashes: int, run: str, num_threads: int) -> dict[str, Any]:
     """What a process of its own measures."""
     command = [sys.executable, __file__, "--in-child", "--hashes", str(num_hashes), "--runs", run]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | _ONE_THREAD)
+    threads = {name: str(num_threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | threads)
     return {"run": run} | json.loads(done.stdout)
 
 
@@ -133,35 +135,6 @@ def check(hashes: Hashes, groups: hamming.Groups, clusters: npt.NDArray[np.int64
         nearest = int(distance.min())
         if groups.distance[place] != (nearest if nearest <= radius else hamming.NONE):
             raise SystemExit(f"hash {place} has the distance {groups.distance[place]}; {nearest} is right")
-
-
-def compare(num_hashes: int) -> dict[str, Any]:
-    """Seconds of a core of both on the same hashes without equal ones, and whether they find the same."""
-    import faiss
-
-    hashes = np.unique(planted(num_hashes, FAISS_RADIUS, "even")[0])
-    started = time.process_time()
-    groups = hamming.group(hashes, FAISS_RADIUS)
-    own_s = time.process_time() - started
-    faiss.omp_set_num_threads(1)
-    rows = hashes.view(np.uint8).reshape(len(hashes), 8)
-    started = time.process_time()
-    index = faiss.IndexBinaryMultiHash(64, 3, 21)  # of 3 tables one has at most 4 // 3 bits that differ
-    index.nflip = 1
-    index.add(rows)
-    limits, distances, _ = index.range_search(rows, FAISS_RADIUS + 1)  # nearer than
-    faiss_s = time.process_time() - started
-    others = np.diff(limits).astype(np.int64) - 1
-    if ((others > 0) != (groups.distance != hamming.NONE)).any():
-        raise SystemExit("faiss and the index differ")
-    return {
-        "hashes": len(hashes),
-        "index": "IndexBinaryMultiHash(64, 3, 21), nflip 1",
-        "version": faiss.__version__,
-        "cpu_s": faiss_s,
-        "own_cpu_s": own_s,
-        "num_pairs": int(len(distances) - len(hashes)) // 2,
-    }
 
 
 if __name__ == "__main__":

@@ -70,11 +70,11 @@ def test_groups_and_distances_are_those_of_all_pairs(radius: int, mask: int) -> 
     assert groups.distance.tolist() == nearest
 
 
-def test_runs_of_any_length_are_compared_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_groups_are_the_same_however_many_are_asked_and_joined_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     hashes = planted(5, 3, 0xFFF)
     expected = all_pairs(hashes, 3)
-    for small_run, most_pairs in ((1, 7), (10_000, 7), (64, 100)):
-        monkeypatch.setattr(hamming, "_SMALL_RUN", small_run)
+    for most_asked, most_pairs in ((7, 1 << 21), (4096, 7), (1000, 100)):
+        monkeypatch.setattr(hamming, "_MOST_ASKED", most_asked)
         monkeypatch.setattr(hamming, "_MOST_PAIRS", most_pairs)
         groups = group(hashes, 3)
         assert (first_members(groups), groups.distance.tolist()) == expected

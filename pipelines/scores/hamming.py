@@ -1,17 +1,14 @@
 """Which of many 64-bit hashes differ in few bits, exactly and without all pairs. Knows no files and no images.
 
-The index is that of Manku, Jain and Das Sarma (Detecting near-duplicates for web crawling, 2007). The 64 bits are dealt
-into b blocks. Two hashes that differ in at most r bits are equal in at least b − r blocks, so for each choice of b − r
-blocks the hashes are sorted by those bits, and only hashes that are equal there are compared. Every pair within r is
-found. b is the one with the least work for these hashes, tried out on them. Memory is about 100 bytes for each hash.
+The index is faiss' ``IndexBinaryMultiHash``: t tables, each by its own bits of the hash, of which a search also turns
+over up to f. Two hashes that differ in at most t (f + 1) − 1 bits differ in at most f of those of one table (there is
+no room for more), so up to that radius every pair is found.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from itertools import combinations, islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,12 +25,9 @@ NONE = -1
 
 _BITS = 64
 _MOST_PAIRS = 1 << 21
-"""Compared at a time, and held before they are joined: 16 MiB each."""
-_SMALL_RUN = 64
-"""Longer runs of equal bits are compared as a table, shorter ones all at once."""
-_SORT_COST = 10.0
-"""What it takes to sort one hash, in comparisons of a pair (120 ns and 12 ns on the machine of the benchmark)."""
-_NUM_TRIED = 3
+"""Held before they are joined: 16 MiB each."""
+_MOST_ASKED = 4096
+"""Hashes a search: the answer to each may be all others."""
 
 Hashes = npt.NDArray[np.uint64]
 _Places = npt.NDArray[np.int64]
@@ -49,6 +43,21 @@ class Groups(NamedTuple):
     distance: npt.NDArray[np.int16]
 
 
+class _Tables(NamedTuple):
+    num: int
+    num_bits: int
+    num_flipped: int
+
+    @property
+    def radius(self) -> int:
+        """Up to which every pair is found."""
+        return self.num * (self.num_flipped + 1) - 1
+
+
+_TABLES = (_Tables(3, 21, 1), _Tables(4, 16, 2))
+"""From the fastest. More flips ask more of the table, fewer bits leave more hashes to compare."""
+
+
 def check_radius(radius: int) -> None:
     """Raises ConfigError."""
     if not 0 <= radius <= MAX_RADIUS:
@@ -62,11 +71,48 @@ def group(hashes: Hashes, radius: int = DEFAULT_RADIUS) -> Groups:
     distinct, place, count = np.unique(hashes, return_inverse=True, return_counts=True)
     joined = _Joined(len(distinct))
     if radius and len(distinct) > 1:
-        for mask in _masks(distinct, radius):
-            _compare(distinct, mask, radius, joined)
+        for one, other, found in _pairs(distinct, radius):
+            joined.add(one, other, found)
     number, distance = joined.finish()
     distance[count > 1] = 0
     return Groups(number[place], distance[place])
+
+
+def _pairs(hashes: Hashes, radius: int) -> Iterator[tuple[_Places, _Places, npt.NDArray[np.int16]]]:
+    """Each pair within the radius twice, with its distance."""
+    tables = next(tables for tables in _TABLES if tables.radius >= radius)
+    rows = _rows(hashes, tables)
+    index = _index(rows, tables)
+    num_asked = max(1, min(_MOST_ASKED, 16 * _MOST_PAIRS // len(hashes)))
+    for start in range(0, len(rows), num_asked):
+        limits, distance, other = index.range_search(rows[start : start + num_asked], radius + 1)  # nearer than that
+        one = np.repeat(np.arange(start, start + len(limits) - 1), np.diff(limits.astype(np.int64)))
+        is_pair = one != other
+        yield one[is_pair], other[is_pair], distance[is_pair].astype(np.int16)
+
+
+def _index(rows: npt.NDArray[np.uint8], tables: _Tables) -> Any:
+    import faiss
+
+    index = faiss.IndexBinaryMultiHash(_BITS, tables.num, tables.num_bits)
+    index.nflip = tables.num_flipped
+    index.add(rows)
+    return index
+
+
+def _rows(hashes: Hashes, tables: _Tables) -> npt.NDArray[np.uint8]:
+    """The hashes as bytes (N, 8), their bits in another order: each table gets bits that tell hashes apart.
+
+    A table reads its bits one after the other. The most even bits of all hashes are dealt to the tables in turn.
+    """
+    shares = np.array([float((hashes >> np.uint64(bit) & np.uint64(1)).mean()) for bit in range(_BITS)])
+    by_balance = np.argsort(np.abs(shares - 0.5), kind="stable")
+    dealt = [by_balance[start :: tables.num][: tables.num_bits] for start in range(tables.num)]
+    order = np.concatenate([*dealt, np.setdiff1d(by_balance, np.concatenate(dealt))])
+    moved = np.zeros_like(hashes)
+    for place, bit in enumerate(order.tolist()):
+        moved |= (hashes >> np.uint64(bit) & np.uint64(1)) << np.uint64(place)
+    return moved.astype("<u8").view(np.uint8).reshape(-1, 8)
 
 
 class _Joined:
@@ -80,8 +126,7 @@ class _Joined:
 
     def add(self, one: _Places, other: _Places, distance: npt.NDArray[np.int16]) -> None:
         np.minimum.at(self._distance, one, distance)
-        np.minimum.at(self._distance, other, distance)
-        is_new = self._number[one] != self._number[other]  # in a dense cloud nearly all pairs are joined already
+        is_new = self._number[one] < self._number[other]  # in a dense cloud nearly all pairs are joined already
         if is_new.any():
             self._pairs.append((one[is_new], other[is_new]))
             self._num_pairs += int(is_new.sum())
@@ -103,84 +148,3 @@ class _Joined:
         graph = coo_array((np.ones(len(one), np.int8), (one, other)), shape=(size, size))
         self._number = connected_components(graph, directed=False)[1].astype(np.int64)[self._number]
         self._pairs, self._num_pairs = [], 0
-
-
-def _masks(hashes: Hashes, radius: int) -> Iterator[np.uint64]:
-    """The bits to sort by, one mask for each choice of blocks: those of the number of blocks with the least work."""
-    order = _by_balance(hashes)
-    counts = range(radius + 1, min(_BITS, radius + 6) + 1)
-    best = min(counts, key=lambda num_blocks: _work(hashes, order, num_blocks, radius))
-    return _choices(order, best, radius)
-
-
-def _by_balance(hashes: Hashes) -> _Places:
-    """The bits from the most to the least even one, so that each block is dealt bits that tell hashes apart."""
-    shares = np.array([float((hashes >> np.uint64(bit) & np.uint64(1)).mean()) for bit in range(_BITS)])
-    return np.argsort(np.abs(shares - 0.5), kind="stable")
-
-
-def _choices(order: _Places, num_blocks: int, radius: int) -> Iterator[np.uint64]:
-    blocks = [sum(1 << int(bit) for bit in order[start::num_blocks]) for start in range(num_blocks)]
-    for chosen in combinations(blocks, num_blocks - radius):
-        yield np.uint64(sum(chosen))
-
-
-def _work(hashes: Hashes, order: _Places, num_blocks: int, radius: int) -> float:
-    """Comparisons, and sorting in their terms: estimated by the first masks."""
-    tried = list(islice(_choices(order, num_blocks, radius), _NUM_TRIED))
-    pairs = 0.0
-    for mask in tried:
-        _, sizes = np.unique(hashes & mask, return_counts=True)
-        pairs += float((sizes.astype(np.float64) * (sizes - 1) / 2).sum())
-    return math.comb(num_blocks, radius) * (pairs / len(tried) + _SORT_COST * len(hashes))
-
-
-def _compare(hashes: Hashes, mask: np.uint64, radius: int, joined: _Joined) -> None:
-    """Add every pair within ``radius`` among the hashes that are equal in the bits of ``mask``."""
-    keys = hashes & mask
-    order = np.argsort(keys)
-    keys = keys[order]
-    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
-    ends = np.append(starts[1:], len(keys))
-    sizes = ends - starts
-    near = _Near(hashes[order], order, radius, joined)
-    is_small = (sizes > 1) & (sizes <= _SMALL_RUN)
-    near.compare_runs(starts[is_small], ends[is_small])
-    for run in np.flatnonzero(sizes > _SMALL_RUN):
-        near.compare_table(int(starts[run]), int(ends[run]))
-
-
-class _Near(NamedTuple):
-    """Hashes in the order of a sort, their places before it, and where pairs within the radius go."""
-
-    hashes: Hashes
-    places: _Places
-    radius: int
-    joined: _Joined
-
-    def compare_runs(self, starts: _Places, ends: _Places) -> None:
-        """All pairs of many short runs: each hash with the next one, then with the one after it, and so on."""
-        sizes = ends - starts
-        here = np.repeat(starts - np.concatenate([[0], np.cumsum(sizes)[:-1]]), sizes) + np.arange(sizes.sum())
-        last = np.repeat(ends, sizes)
-        for step in range(1, int(sizes.max(initial=1))):
-            is_inside = here + step < last
-            here, last = here[is_inside], last[is_inside]
-            self._add(here, here + step, np.bitwise_count(self.hashes[here] ^ self.hashes[here + step]))
-
-    def compare_table(self, start: int, end: int) -> None:
-        """All pairs of one long run, some rows of the table at a time."""
-        num_rows = max(1, _MOST_PAIRS // (end - start))
-        for first in range(start, end, num_rows):
-            rows = self.hashes[first : min(first + num_rows, end)]
-            distance = np.bitwise_count(rows[:, None] ^ self.hashes[None, first:end])
-            row, column = np.nonzero(distance <= self.radius)
-            is_upper = row < column
-            row, column = row[is_upper], column[is_upper]
-            self._add(first + row, first + column, distance[row, column])
-
-    def _add(self, one: _Places, other: _Places, distance: npt.NDArray[np.uint8]) -> None:
-        is_near = distance <= self.radius
-        if is_near.any():
-            found = distance[is_near].astype(np.int16)
-            self.joined.add(self.places[one[is_near]], self.places[other[is_near]], found)
