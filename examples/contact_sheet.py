@@ -23,7 +23,7 @@ from pipelines import references
 Record = dict[str, Any]
 
 CELL, TEXT, MARGIN = 128, 300, 8
-NUM_COLOURS = 128
+NUM_COLOURS = 256
 MARKS = str.maketrans({"\n": " "})
 
 

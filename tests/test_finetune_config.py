@@ -37,8 +37,9 @@ def test_no_two_settings_have_one_option() -> None:
     assert len(set(names)) == len(names)
 
 
-def test_the_mini_models_settings_can_be_read() -> None:
-    config = read("--config", str(MINI / "finetune.yaml"))
+@pytest.mark.parametrize("stage", ["first", "second", "third"])
+def test_the_mini_models_settings_can_be_read(stage: str) -> None:
+    config = read("--config", str(MINI / f"{stage}.yaml"))
     assert (config.data.max_image_size, config.training.lora_rank) == (64, None)
-    named = [entry.partition("=")[0] for entry in (MINI / "tasks.txt").read_text().split(",")]
+    named = [entry.partition("=")[0] for entry in (MINI / f"{stage}-tasks.txt").read_text().split(",")]
     assert sorted(named) == sorted(TASKS_OF_THE_WORLD)

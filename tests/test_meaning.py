@@ -34,8 +34,9 @@ GATES = (
     Gate(task="pose", metric="pose_error_px", bound=2.0),
     Gate(task="try_on", metric="pose_error_px", bound=2.0),
     Gate(task="condition", metric="place_colour", bound=0.65),
-    Gate(task="edit", metric="kept_psnr_db", bound=30.6),
-    Gate(task="compose", metric="kept_psnr_db", bound=26.2),
+    Gate(task="edit", metric="kept_psnr_db", bound=33.0),
+    Gate(task="compose", metric="kept_psnr_db", bound=27.0),
+    Gate(task="in_context", metric="psnr_db", bound=29.3),
 )
 """Below what the model reaches here by half of what the mildest fault takes from it, which is a wrong rotary regime."""
 
@@ -76,8 +77,9 @@ QUESTIONS = [ask(task, index) for index in range(NUM_SAMPLES) for task in TASKS]
 
 @pytest.fixture(scope="module")
 def mini() -> Iterator[OmniGenEngine]:
-    """The model of the package. Its waves hold several rows, as on a GPU."""
-    engine = OmniGenEngine.from_pretrained("mini", EngineSettings(device="cpu", cpu_threads=1, rows_per_wave=8))
+    """The model of the package. Its waves hold several rows, as on a GPU: one less than there are tasks, so that each
+    task comes to every place in a wave."""
+    engine = OmniGenEngine.from_pretrained("mini", EngineSettings(device="cpu", cpu_threads=1, rows_per_wave=7))
     yield engine
     engine.close()
 
@@ -124,7 +126,7 @@ def test_a_wrong_image_is_seen(mini: OmniGenEngine, monkeypatch: pytest.MonkeyPa
         return replace(planned, fitted=planned.fitted[::-1], pictures=planned.pictures[::-1])
 
     monkeypatch.setattr(prepare.Preparer, "plan", exchanged)
-    assert missed(generate(mini)) == {"try_on", "compose"}
+    assert missed(generate(mini)) == {"try_on", "compose", "in_context"}
 
 
 def test_a_wrong_rotary_regime_is_seen(mini: OmniGenEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +136,7 @@ def test_a_wrong_rotary_regime_is_seen(mini: OmniGenEngine, monkeypatch: pytest.
         return own(segments, weight, not long)
 
     monkeypatch.setattr(prepare, "PlannedBranch", other)
-    assert missed(generate(mini)) & {"edit", "compose"}
+    assert missed(generate(mini)) >= {"edit", "in_context"}
 
 
 def test_a_flipped_direction_of_time_is_seen(mini: OmniGenEngine, monkeypatch: pytest.MonkeyPatch) -> None:
