@@ -61,9 +61,10 @@ def test_the_input_that_it_most_resembles_counts() -> None:
     assert not one(output, photo("rocket"), photo("coffee"))["copy_through"]
 
 
-def test_a_picture_without_inputs_has_no_answer() -> None:
+def test_a_picture_without_inputs_is_no_copy_and_has_no_numbers() -> None:
+    """So that `not copy_through` keeps the text-to-image rows of a mixed store."""
     found = one(photo("cat"))
-    assert [found[name] for name in CopyThrough.columns.names] == [None] * 4
+    assert [found[name] for name in CopyThrough.columns.names] == [None, None, None, False]
 
 
 def test_psnr_has_known_values() -> None:

@@ -56,7 +56,7 @@ class CopyThrough:
     batch_size = 16
 
     def __call__(self, pictures: Sequence[Picture]) -> list[Score]:
-        """One dict for each picture; None in every column where it has no input."""
+        """One dict for each picture; what has no input is no copy, and has no numbers."""
         return [compare(picture) for picture in pictures]
 
 
@@ -68,7 +68,7 @@ def open_copy_through(options: Mapping[str, Any]) -> CopyThrough:  # noqa: ARG00
 def compare(picture: Picture) -> Score:
     """The columns of one picture. A copy that is shifted, cropped or mirrored is not found."""
     if not picture.inputs:
-        return dict.fromkeys(CopyThrough.columns.names)
+        return dict.fromkeys(CopyThrough.columns.names) | {"copy_through": False}
     output = picture.image
     found = [(psnr_db(output, one), -place, one) for place, one in enumerate(_resized(picture))]
     nearest_db, _, nearest = max(found, key=lambda one: one[:2])
