@@ -54,7 +54,7 @@ class _Tables(NamedTuple):
         return self.num * (self.num_flipped + 1) - 1
 
 
-_TABLES = (_Tables(3, 21, 1), _Tables(4, 16, 2))
+_TABLES = (_Tables(3, 21, 1), _Tables(3, 21, 2), _Tables(4, 16, 2))
 """From the fastest. More flips ask more of the table, fewer bits leave more hashes to compare."""
 
 
