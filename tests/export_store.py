@@ -99,6 +99,12 @@ def make_store(root: str, photos: str, rows: list[dict[str, Any]] = ROWS, *, run
     uri.write_bytes(uri.join(root, "run.json"), json.dumps(told).encode())
 
 
+def make_in(folder: Path) -> None:
+    """The photographs and a store of their rows: ``photos`` and ``store`` in a folder."""
+    make_photos(folder / "photos")
+    make_store(str(folder / "store"), str(folder / "photos"))
+
+
 def make_batch(root: str, photos: str, rows: list[dict[str, Any]], run_id: str) -> None:
     placed = [one | {"image_uris": [_place(root, photos, text) for text in one["images"]]} for one in rows]
     fetched = FetchImages(InputConfig(), 64, Allowed((photos, root)))(pa.Table.from_pylist(placed, schema=PLAN))

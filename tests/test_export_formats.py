@@ -23,8 +23,7 @@ from tests.export_store import (
     SECRET,
     files,
     here,
-    make_photos,
-    make_store,
+    make_in,
     of_format,
     opened,
     to_export,
@@ -40,8 +39,7 @@ Export = Callable[..., Path]
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
-    make_photos(folder / "photos")
-    make_store(str(folder / "store"), str(folder / "photos"))
+    make_in(folder)
     splits = {(one["id"], one["sample"]): "train" for one in ROWS} | {("blue", 0): "test", ("v1.2", 0): None}
     write_selection(folder / "store", "good", splits)
     write_scores(folder / "store", "clip", clip={("boat", 0): 0.25, ("red", 0): 0.75})

@@ -24,8 +24,7 @@ from tests.export_store import (
     add_pairs,
     files,
     here,
-    make_photos,
-    make_store,
+    make_in,
     opened,
     picture,
     to_export,
@@ -38,8 +37,7 @@ SMALL = 24_000
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
-    make_photos(folder / "photos")
-    make_store(str(folder / "store"), str(folder / "photos"))
+    make_in(folder)
     add_pairs(folder / "store", str(folder / "photos"))
     return folder / "store"
 

@@ -22,8 +22,7 @@ from tests.export_store import (
     ROWS,
     files,
     here,
-    make_photos,
-    make_store,
+    make_in,
     of_format,
     picture,
     to_export,
@@ -37,8 +36,7 @@ SMALL = 24_000
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
-    make_photos(folder / "photos")
-    make_store(str(folder / "store"), str(folder / "photos"))
+    make_in(folder)
     return folder
 
 

@@ -20,8 +20,7 @@ from tests.export_store import (
     NUM_PAIRS,
     ROWS,
     here,
-    make_photos,
-    make_store,
+    make_in,
     of_format,
     picture,
     to_export,
@@ -37,8 +36,7 @@ NUM_IN_FORMAT = dict.fromkeys(FORMATS, NUM_IMAGES) | {"omnigen2": NUM_IMAGES - 1
 def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
     """One of each format, in two splits and several shards."""
     folder = tmp_path_factory.mktemp("made")
-    make_photos(folder / "photos")
-    make_store(str(folder / "store"), str(folder / "photos"))
+    make_in(folder)
     splits: dict[tuple[str, int], str | None] = {(one["id"], one["sample"]): "train" for one in ROWS}
     write_selection(folder / "store", "good", splits | {("blue", 0): "test", ("v1.2", 0): "test"})
     with pytest.MonkeyPatch.context() as patch, here(patch, shard_bytes=40_000):

@@ -141,13 +141,13 @@ def published(reference: str) -> str:
         return reference
     if reference.startswith("data:"):
         return "data:"
-    if is_relative(reference):
+    if _is_bare(reference):
         return reference
     return PurePosixPath(reference).name if uri.is_local(reference) else uri.redact(reference)
 
 
-def is_relative(reference: str) -> bool:
-    """Whether a reference of a manifest starts at some folder that it does not name itself."""
-    if reference.startswith((references.PREFIX, "/")):
+def _is_bare(reference: str) -> bool:
+    """Whether a reference is a relative path and nothing else: no scheme, no root."""
+    if reference.startswith("/"):
         return False
     return uri.is_local(reference) and not re.match(r"(?i)(file|local):", reference)

@@ -36,10 +36,9 @@ class Selection:
 
     def __init__(self, kept: pa.Table, told: bytes, left_out: Sequence[LeftOutOfIt] = ()) -> None:
         """``kept``: id, sample, sha256 and split, and of pairs the columns of PAIRED."""
-        keys = keys_of(kept)
-        self._lookup = Lookup(keys, kept.select(["split"]))
-        has_pairs = PAIRED.names[0] in kept.column_names
-        self._pairs = Lookup(keys, kept.select(PAIRED.names)) if has_pairs else None
+        self._has_pairs = PAIRED.names[0] in kept.column_names
+        columns = ["split", *(PAIRED.names if self._has_pairs else ())]
+        self._lookup = Lookup(keys_of(kept), kept.select(columns))
         self._kept = kept.select(["id", "sample"])
         self._left_out = left_out
         self._seen: list[npt.NDArray[np.int64]] = []
@@ -63,7 +62,9 @@ class Selection:
 
     def pairs(self, images: pa.Table) -> pa.Table:
         """The columns of PAIRED for images that are kept; null where the selection is not one of pairs."""
-        return self._pairs.rows(keys_of(images)) if self._pairs else no_pairs(images.num_rows)
+        if not self._has_pairs:
+            return no_pairs(images.num_rows)
+        return self._lookup.rows(keys_of(images)).select(PAIRED.names)
 
     def left_out(self) -> Iterator[LeftOutOfIt]:
         """What can't be exported, and the kept images that have not come by: they have changed since, or are gone."""
